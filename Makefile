@@ -1,0 +1,45 @@
+# Everything a developer runs. `make demo` and `make test` work on a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check format proto sim faults bench clean
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+demo: $(READY)  ## the main job: three members, six agents, a bad version, a dead leader
+	@$(BIN)/python -m examples.demo
+
+test: $(READY)  ## everything but the long forms of make sim, make faults and make bench
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## format, lint, types, import rules, generated-code drift
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/proto.py --check
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: $(READY)  ## write registry/v1 from proto/
+	$(BIN)/python scripts/proto.py
+
+sim: $(READY)  ## SEED=N replays one seed, SEEDS=N runs that many
+	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
+
+faults: $(READY)  ## kill -9, pauses and full disks against real processes, long form
+	REGISTRY_FAULTS=full $(BIN)/python -m pytest tests/faults
+
+bench: $(READY)
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV)

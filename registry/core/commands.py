@@ -1,0 +1,106 @@
+"""What the log carries: one command is one decision. The log's own messages, apart from the API's.
+
+Every command carries its request id (UUIDv7: it holds the time it was issued), the time the proposing member saw,
+the principal and the reason. Time is information, never a decision.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct, msgpack
+
+from registry.core.model import Content, Status
+
+
+class Found(Struct, frozen=True, kw_only=True, tag="found"):
+    """The first command of a cluster: its identity. Later ones are refused."""
+
+    request_id: str
+    time_ms: int
+    cluster_id: str
+
+
+class Publish(Struct, frozen=True, kw_only=True, tag="publish", omit_defaults=True):
+    request_id: str
+    time_ms: int
+    principal: str
+    workflow: str
+    kind: str
+    digest: str
+    value_digest: str
+    semantic_digest: str
+    content: Content
+    message: str = ""
+    labels: dict[str, str] = {}
+    facts: dict[str, str] = {}
+
+
+class Move(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One pointer to one version. `target` 0 (rollback only): picked in apply."""
+
+    workflow: str
+    pointer: str
+    target: int = 0
+    expected_generation: int | None = None
+
+
+class Switch(Struct, frozen=True, kw_only=True, tag="switch", omit_defaults=True):
+    """Moves of different pointers: all or none."""
+
+    request_id: str
+    time_ms: int
+    principal: str
+    moves: tuple[Move, ...]
+    reason: str
+    rollback: bool = False
+    force: bool = False
+    keep_status: bool = False
+
+
+class Mark(Struct, frozen=True, kw_only=True, tag="mark"):
+    request_id: str
+    time_ms: int
+    principal: str
+    workflow: str
+    version: int
+    status: Status
+    reason: str
+
+
+class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    agent: str
+    incarnation: str
+    sequence: int
+    workflow: str
+    pointer: str
+    generation: int
+    phase: str
+    site: str = ""
+    labels: dict[str, str] = {}
+    code: str = ""
+    detail: str = ""
+    running_generation: int = 0
+    running_version: int = 0
+    running_digest: str = ""
+    time_ms: int = 0
+
+
+class Contact(Struct, frozen=True, kw_only=True):
+    """An agent polled a member at this time."""
+
+    agent: str
+    time_ms: int
+
+
+class Acknowledge(Struct, frozen=True, kw_only=True, tag="acknowledge", omit_defaults=True):
+    """Reports of agents. Not a change of the registry: no revision, no audit entry."""
+
+    request_id: str
+    time_ms: int
+    acks: tuple[Ack, ...] = ()
+    contacts: tuple[Contact, ...] = ()
+
+
+Command = Found | Publish | Switch | Mark | Acknowledge
+
+encode = msgpack.Encoder().encode
+decode = msgpack.Decoder(Command).decode

@@ -1,0 +1,118 @@
+"""What the registry knows: rows of the replicated state. Values only; see docs/ARCHITECTURE.md for the words.
+
+Rows are MessagePack maps by field name: a field may be added with a default, never renamed or given a new meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from msgspec import Struct
+
+Status = Literal["candidate", "stable", "failed", "fenced", "archived"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+DEFAULT_POINTER = "active"
+SEMVER_LABEL = "semver"
+
+
+class Workflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str  # namespace/name
+    kind: str
+    versions: int  # number of the newest version
+    created_ms: int
+
+
+class Version(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    workflow: str
+    number: int
+    digest: str
+    value_digest: str
+    semantic_digest: str
+    kind: str
+    size_bytes: int
+    status: Status = "candidate"
+    parents: tuple[int, ...] = ()
+    author: str = ""
+    created_ms: int = 0
+    message: str = ""
+    labels: dict[str, str] = {}
+    facts: dict[str, str] = {}
+    revision: int = 0
+
+
+class Pointer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A pointer after one switch. The newest is the current one; earlier ones are its history, by generation."""
+
+    workflow: str
+    pointer: str
+    version: int
+    digest: str
+    previous_version: int = 0
+    generation: int
+    revision: int
+    reason: str = ""
+    principal: str = ""
+    time_ms: int = 0
+    rollback: bool = False
+
+
+class StatusChange(Struct, frozen=True, kw_only=True):
+    workflow: str
+    version: int
+    previous_status: Status
+    status: Status
+
+
+class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The audit entry of one accepted change; `revision` is its key."""
+
+    revision: int
+    time_ms: int
+    principal: str
+    action: Literal["found", "publish", "switch", "rollback", "mark"]
+    reason: str = ""
+    request_id: str = ""
+    workflows: tuple[str, ...] = ()
+    version: Version | None = None
+    pointers: tuple[Pointer, ...] = ()
+    previous_status: str = ""
+    status_changes: tuple[StatusChange, ...] = ()
+
+
+class Content(Struct, frozen=True, kw_only=True):
+    """Stored bytes with their encoding. Reads check the digest."""
+
+    encoding: Literal["raw", "zstd"]
+    data: bytes
+    size_bytes: int  # of the exact bytes
+
+
+class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one agent runs for one pointer, as it reported."""
+
+    agent: str
+    workflow: str
+    pointer: str
+    incarnation: str
+    sequence: int
+    site: str = ""
+    labels: dict[str, str] = {}
+    generation: int = 0  # what the newest ack is about
+    phase: Literal["installed", "confirmed", "reverted", "refused"] = "installed"
+    code: str = ""
+    detail: str = ""
+    running_generation: int = 0
+    running_version: int = 0
+    running_digest: str = ""
+    reported_ms: int = 0
+
+
+class Registry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The one row about the whole: identity and counters."""
+
+    cluster_id: str = ""
+    epoch: int = 1
+    revision: int = 0
+    forgotten_ms: int = 0  # newest issue time among forgotten request ids
+    remembered: int = 0  # request ids kept
+    requests: int = 0  # request ids ever kept: the order of forgetting

@@ -1,0 +1,51 @@
+"""What applying a command decided. Remembered under its request id, so that a retry gets the same answer."""
+
+from __future__ import annotations
+
+from msgspec import Struct, msgpack
+
+from registry.core.model import Pointer, StatusChange, Version
+
+
+class Founded(Struct, frozen=True, kw_only=True, tag="founded"):
+    revision: int
+    cluster_id: str
+
+
+class Published(Struct, frozen=True, kw_only=True, tag="published"):
+    revision: int
+    version: Version
+    created: bool
+
+
+class Switched(Struct, frozen=True, kw_only=True, tag="switched"):
+    revision: int
+    pointers: tuple[Pointer, ...]
+    status_changes: tuple[StatusChange, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Marked(Struct, frozen=True, kw_only=True, tag="marked"):
+    revision: int
+    version: Version
+    previous_status: str
+
+
+class Acknowledged(Struct, frozen=True, kw_only=True, tag="acknowledged"):
+    revision: int
+
+
+class Rejected(Struct, frozen=True, kw_only=True, tag="rejected"):
+    """Decided: no. `reason` is one of errors.Reason; nothing changed."""
+
+    revision: int
+    reason: str
+    message: str
+    hint: str = ""
+    metadata: dict[str, str] = {}
+
+
+Outcome = Founded | Published | Switched | Marked | Acknowledged | Rejected
+
+encode = msgpack.Encoder().encode
+decode = msgpack.Decoder(Outcome).decode
