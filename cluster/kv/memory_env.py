@@ -9,7 +9,6 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-
 KEY_BYTES = 511  # as LMDB
 
 

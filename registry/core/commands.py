@@ -12,7 +12,7 @@ from registry.core.model import Content, Status
 
 
 class Found(Struct, frozen=True, kw_only=True, tag="found"):
-    """The first command of a cluster: its identity. Later ones are refused."""
+    """The first command of a cluster: its identity. Later ones change nothing and return it."""
 
     request_id: str
     time_ms: int
@@ -35,11 +35,16 @@ class Publish(Struct, frozen=True, kw_only=True, tag="publish", omit_defaults=Tr
 
 
 class Move(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One pointer to one version. `target` 0 (rollback only): picked in apply."""
+    """One pointer to one version. `target` 0 (rollback only): picked in apply.
+
+    `reference` is the target as the caller wrote it; a retry may resolve it to another number and stays the same
+    request.
+    """
 
     workflow: str
     pointer: str
     target: int = 0
+    reference: str = ""
     expected_generation: int | None = None
 
 
@@ -56,7 +61,7 @@ class Switch(Struct, frozen=True, kw_only=True, tag="switch", omit_defaults=True
     keep_status: bool = False
 
 
-class Mark(Struct, frozen=True, kw_only=True, tag="mark"):
+class Mark(Struct, frozen=True, kw_only=True, tag="mark", omit_defaults=True):
     request_id: str
     time_ms: int
     principal: str
@@ -64,6 +69,7 @@ class Mark(Struct, frozen=True, kw_only=True, tag="mark"):
     version: int
     status: Status
     reason: str
+    reference: str = ""  # as in Move
 
 
 class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,7 +79,7 @@ class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
     workflow: str
     pointer: str
     generation: int
-    phase: str
+    phase: str  # one of model.Phase
     site: str = ""
     labels: dict[str, str] = {}
     code: str = ""

@@ -136,13 +136,11 @@ _CLASSES: dict[type[RegistryError], frozenset[Reason]] = {
     Unavailable: frozenset({Reason.NO_QUORUM, Reason.NO_MEMBER, Reason.BUSY, Reason.SHUTTING_DOWN}),
     Ambiguous: frozenset({Reason.OUTCOME_UNKNOWN}),
 }
-CLASS_OF: dict[Reason, type[RegistryError]] = {reason: Invalid for reason in Reason} | {
+CLASS_OF: dict[Reason, type[RegistryError]] = dict.fromkeys(Reason, Invalid) | {
     reason: cls for cls, reasons in _CLASSES.items() for reason in reasons
 }
 
 
-def error(
-    reason: Reason, message: str, *, hint: str = "", metadata: Mapping[str, str] | None = None
-) -> RegistryError:
+def error(reason: Reason, message: str, *, hint: str = "", metadata: Mapping[str, str] | None = None) -> RegistryError:
     """The exception of the class that `reason` belongs to."""
     return CLASS_OF[reason](reason, message, hint=hint, metadata=metadata)

@@ -1,4 +1,7 @@
-"""Every bound of the product, in one place. Past one: a clear error, nothing lost. Sizes in bytes, times in seconds."""
+"""Every bound of the product, in one place. Past one: a clear error, nothing lost.
+
+Sizes in bytes, times in seconds.
+"""
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -25,9 +28,12 @@ PARSE_MEMORY_BYTES = 1024 * MIB
 # Commands
 MOVES = 64  # pointers in one atomic switch
 ACKS = 256  # in one acknowledge
+CONTACTS = 5000  # in one acknowledge
 BATCH_OPERATIONS = 256
 FOLLOWS = 1000  # pointers one poll follows
 REQUESTS_REMEMBERED = 100_000  # outcomes kept for retries
+POINTERS = 100  # of one workflow
+ROLLBACK_SWITCHES = 10_000  # a rollback looks back at most this many switches
 CLOCK_AHEAD_S = 10.0  # a request id made this far in the future is refused
 
 # Reading

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 Status = Literal["candidate", "stable", "failed", "fenced", "archived"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+Phase = Literal["installed", "confirmed", "reverted", "refused"]
 DEFAULT_POINTER = "active"
 SEMVER_LABEL = "semver"
 
@@ -56,6 +57,13 @@ class Pointer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rollback: bool = False
 
 
+class Digest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The versions of one workflow that have the same exact bytes."""
+
+    newest: int
+    fenced: tuple[int, ...] = ()
+
+
 class StatusChange(Struct, frozen=True, kw_only=True):
     workflow: str
     version: int
@@ -98,7 +106,7 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     site: str = ""
     labels: dict[str, str] = {}
     generation: int = 0  # what the newest ack is about
-    phase: Literal["installed", "confirmed", "reverted", "refused"] = "installed"
+    phase: Phase = "installed"
     code: str = ""
     detail: str = ""
     running_generation: int = 0

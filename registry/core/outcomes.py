@@ -47,5 +47,14 @@ class Rejected(Struct, frozen=True, kw_only=True, tag="rejected"):
 
 Outcome = Founded | Published | Switched | Marked | Acknowledged | Rejected
 
+
+class Remembered(Struct, frozen=True, kw_only=True):
+    """What a request id has decided, and a fingerprint of what it asked."""
+
+    sequence: int
+    fingerprint: bytes
+    outcome: Outcome
+
+
 encode = msgpack.Encoder().encode
 decode = msgpack.Decoder(Outcome).decode

@@ -1,0 +1,134 @@
+"""What makes a command well-formed, whatever the state: names, limits, what must be there.
+
+The member checks before it proposes, so that a bad request costs no log entry; the machine checks again, so that no
+member can put into the log what would end the others.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never, get_args
+
+from registry.core import limits, names, request_ids
+from registry.core.commands import Ack, Acknowledge, Command, Found, Mark, Move, Publish, Switch
+from registry.core.errors import Invalid, Reason
+from registry.core.model import SEMVER_LABEL, STATUSES, Phase
+
+NUMBER_MAX = 2**63 - 1
+_PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
+def check(command: Command) -> None:
+    """Raises errors.Invalid."""
+    match command:
+        case Found():
+            request_ids.check(command.request_id)
+            names.check_name(command.cluster_id, "cluster id")
+        case Publish():
+            request_ids.check(command.request_id)
+            _publish(command)
+        case Switch():
+            request_ids.check(command.request_id)
+            _switch(command)
+        case Mark():
+            request_ids.check(command.request_id)
+            names.check_workflow(command.workflow)
+            names.check_principal(command.principal)
+            _number(command.version, "version", least=1)
+            _reason(command.reason)
+            if command.status not in STATUSES:
+                raise Invalid(
+                    Reason.INVALID_STATUS,
+                    f"not a status: {command.status[:80]!a}",
+                    hint=f"one of {', '.join(STATUSES)}",
+                )
+        case Acknowledge():
+            _count(len(command.acks), "acks", limits.ACKS)
+            _count(len(command.contacts), "contacts", limits.CONTACTS)
+            for ack in command.acks:
+                _ack(ack)
+            for contact in command.contacts:
+                names.check_agent(contact.agent)
+                _number(contact.time_ms, "time_ms")
+        case _:
+            assert_never(command)
+    _number(command.time_ms, "time_ms")
+
+
+def _publish(command: Publish) -> None:
+    names.check_workflow(command.workflow)
+    names.check_principal(command.principal)
+    names.check_name(command.kind, "kind")
+    names.check_digest(command.digest)
+    names.check_text(command.message, "message", limits.MESSAGE_CHARS)
+    names.check_labels(command.labels)
+    if SEMVER_LABEL in command.labels:
+        names.semver_key(command.labels[SEMVER_LABEL])
+    _count(len(command.facts), "facts", limits.FACTS)
+    for key, value in command.facts.items():
+        names.check_name(key, "fact")
+        names.check_text(value, f"fact {key}", limits.FACT_CHARS)
+    _count(command.content.size_bytes, "bytes of content", limits.CONTENT_BYTES_CEILING)
+
+
+def _switch(command: Switch) -> None:
+    names.check_principal(command.principal)
+    _reason(command.reason)
+    if not command.moves:
+        raise Invalid(Reason.INVALID_REQUEST, "no pointer to move", hint="name at least one workflow")
+    _count(len(command.moves), "pointers in one switch", limits.MOVES)
+    seen: set[tuple[str, str]] = set()
+    for move in command.moves:
+        _move(move, command.rollback)
+        if (move.workflow, move.pointer) in seen:
+            raise Invalid(
+                Reason.INVALID_REQUEST,
+                f"pointer {move.pointer} of {move.workflow} is moved twice in one switch",
+                hint="name each pointer once; nothing was moved",
+            )
+        seen.add((move.workflow, move.pointer))
+
+
+def _move(move: Move, rollback: bool) -> None:
+    names.check_workflow(move.workflow)
+    names.check_pointer(move.pointer)
+    _number(move.target, "target version", least=0 if rollback else 1)
+    if move.expected_generation is not None:
+        _number(move.expected_generation, "expected generation")
+
+
+def _ack(ack: Ack) -> None:
+    names.check_agent(ack.agent)
+    names.check_name(ack.incarnation, "incarnation")
+    names.check_workflow(ack.workflow)
+    names.check_pointer(ack.pointer)
+    names.check_site(ack.site)
+    names.check_labels(ack.labels)
+    if ack.code:
+        names.check_name(ack.code, "code")
+    names.check_text(ack.detail, "detail", limits.DETAIL_CHARS)
+    if ack.running_digest:
+        names.check_digest(ack.running_digest)
+    if ack.phase not in _PHASES:
+        raise Invalid(Reason.INVALID_REQUEST, f"not a phase: {ack.phase[:80]!a}", hint=f"one of {', '.join(_PHASES)}")
+    for value in (ack.sequence, ack.generation, ack.running_generation, ack.running_version, ack.time_ms):
+        _number(value, "number in an ack")
+
+
+def _reason(reason: str) -> None:
+    if not reason.strip():
+        raise Invalid(
+            Reason.REASON_REQUIRED, "a reason is required", hint="say why, in a few words; it is kept in the history"
+        )
+    names.check_text(reason, "reason", limits.REASON_CHARS)
+
+
+def _number(value: int, what: str, *, least: int = 0) -> None:
+    if not least <= value <= NUMBER_MAX:
+        raise Invalid(Reason.INVALID_REQUEST, f"{what} is {value}", hint=f"it is a number from {least} on")
+
+
+def _count(count: int, what: str, most: int) -> None:
+    if count > most:
+        raise Invalid(
+            Reason.TOO_LARGE, f"{count} {what}", hint=f"at most {most} are taken", metadata={"limit": str(most)}
+        )

@@ -1,0 +1,73 @@
+"""Tables and their keys.
+
+Text in keys is ASCII, names of at most 63 characters, closed by a zero byte; numbers are 8 bytes, big-endian, so
+that scans are in order. The longest keys are of 256 bytes (agents, semvers); LMDB takes 511. Values are MessagePack
+rows of core.model unless said otherwise.
+
+    registry          "registry"                              Registry
+    workflows         workflow                                Workflow
+    versions          workflow 0 number                       Version
+    digests           workflow 0 "sha256:<hex>"               Digest: the versions with these bytes
+    semvers           workflow 0 semver                       number
+    pointers          workflow 0 pointer                      Pointer, the current one
+    switches          workflow 0 pointer 0 generation         Pointer, after each switch
+    contents          "sha256:<hex>"                          Content, once for all workflows
+    changes           revision                                Change
+    workflow_changes  workflow 0 revision                     empty
+    requests          request id (text)                       outcomes.Remembered
+    request_order     sequence                                request id (text)
+    agents            workflow 0 pointer 0 agent              Agent
+    contacts          agent                                   unix ms
+"""
+
+from __future__ import annotations
+
+REGISTRY = "registry"
+WORKFLOWS = "workflows"
+VERSIONS = "versions"
+DIGESTS = "digests"
+SEMVERS = "semvers"
+POINTERS = "pointers"
+SWITCHES = "switches"
+CONTENTS = "contents"
+CHANGES = "changes"
+WORKFLOW_CHANGES = "workflow_changes"
+REQUESTS = "requests"
+REQUEST_ORDER = "request_order"
+AGENTS = "agents"
+CONTACTS = "contacts"
+
+TABLES = (
+    REGISTRY,
+    WORKFLOWS,
+    VERSIONS,
+    DIGESTS,
+    SEMVERS,
+    POINTERS,
+    SWITCHES,
+    CONTENTS,
+    CHANGES,
+    WORKFLOW_CHANGES,
+    REQUESTS,
+    REQUEST_ORDER,
+    AGENTS,
+    CONTACTS,
+)
+
+
+def within(*names: str) -> bytes:
+    """The start of every key below these names."""
+    return b"".join(name.encode("ascii") + b"\0" for name in names)
+
+
+def past(prefix: bytes) -> bytes:
+    """The end of a scan over all keys that start with `prefix` (ASCII and zero bytes follow it)."""
+    return prefix + b"\xff" * 9
+
+
+def number(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+def to_number(value: bytes) -> int:
+    return int.from_bytes(value, "big")

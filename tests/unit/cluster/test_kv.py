@@ -1,0 +1,274 @@
+"""The contract of cluster.kv.api, for both environments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cluster.kv.api import Reader
+from cluster.kv.lmdb_env import LmdbEnvironment
+from cluster.kv.memory_env import MemoryEnvironment
+
+TABLES = ("a", "b")
+Env = LmdbEnvironment | MemoryEnvironment
+
+
+@pytest.fixture(params=["lmdb", "memory"])
+def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Env]:
+    made: Env = LmdbEnvironment(tmp_path / "kv", TABLES) if request.param == "lmdb" else MemoryEnvironment(TABLES)
+    yield made
+    made.close()
+
+
+def fill(environment: Env, *keys: bytes) -> None:
+    for key in keys:
+        environment.transaction().put("a", key, b"=" + key)
+    environment.commit()
+
+
+def keys(
+    reader: Reader, start: bytes = b"", stop: bytes | None = None, *, table: str = "a", reverse: bool = False
+) -> list[bytes]:
+    return [key for key, _ in reader.scan(table, start, stop, reverse=reverse)]
+
+
+def test_get_returns_what_was_put_last(environment: Env) -> None:
+    fill(environment, b"k")
+    environment.transaction().put("a", b"k", b"new")
+    assert environment.transaction().get("a", b"k") == b"new"
+    assert environment.transaction().get("a", b"other") is None
+    assert environment.transaction().get("b", b"k") is None
+
+
+def test_empty_values_are_values(environment: Env) -> None:
+    environment.transaction().put("a", b"k", b"")
+    environment.commit()
+    with environment.snapshot() as reader:
+        assert reader.get("a", b"k") == b""
+        assert keys(reader) == [b"k"]
+
+
+def test_delete_says_whether_the_row_was_there(environment: Env) -> None:
+    fill(environment, b"k")
+    transaction = environment.transaction()
+    assert transaction.delete("a", b"k")
+    assert not transaction.delete("a", b"k")
+    assert not transaction.delete("a", b"never")
+    assert transaction.get("a", b"k") is None
+
+
+def test_a_snapshot_sees_only_what_is_committed(environment: Env) -> None:
+    fill(environment, b"1", b"2")
+    transaction = environment.transaction()
+    transaction.put("a", b"3", b"x")
+    transaction.put("a", b"1", b"changed")
+    transaction.delete("a", b"2")
+    with environment.snapshot() as reader:
+        assert keys(reader) == [b"1", b"2"]
+        assert reader.get("a", b"1") == b"=1"
+        assert reader.get("a", b"3") is None
+    environment.commit()
+    with environment.snapshot() as reader:
+        assert list(reader.scan("a")) == [(b"1", b"changed"), (b"3", b"x")]
+
+
+def test_there_is_one_open_transaction_until_the_commit(environment: Env) -> None:
+    first = environment.transaction()
+    assert environment.transaction() is first
+    environment.commit()
+    assert environment.transaction() is not first
+
+
+def test_commit_without_a_transaction_does_nothing(environment: Env) -> None:
+    environment.commit()
+    fill(environment, b"1")
+    environment.commit()
+    with environment.snapshot() as reader:
+        assert keys(reader) == [b"1"]
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "expected"),
+    [
+        (b"", None, [b"b", b"d", b"f"]),
+        (b"b", None, [b"b", b"d", b"f"]),
+        (b"c", None, [b"d", b"f"]),
+        (b"b\0", b"f", [b"d"]),
+        (b"", b"b", []),
+        (b"", b"", []),
+        (b"c", b"c", []),
+        (b"d", b"c", []),
+        (b"g", None, []),
+        (b"", b"zz", [b"b", b"d", b"f"]),
+    ],
+)
+def test_scan_bounds(environment: Env, start: bytes, stop: bytes | None, expected: list[bytes]) -> None:
+    fill(environment, b"b", b"d", b"f")
+    with environment.snapshot() as reader:
+        assert keys(reader, start, stop) == expected
+        assert keys(reader, start, stop, reverse=True) == expected[::-1]
+    assert keys(environment.transaction(), start, stop) == expected
+    assert keys(environment.transaction(), start, stop, reverse=True) == expected[::-1]
+
+
+def test_scan_of_an_empty_table(environment: Env) -> None:
+    with environment.snapshot() as reader:
+        assert keys(reader) == keys(reader, reverse=True) == keys(reader, b"x", b"y", reverse=True) == []
+
+
+def test_a_transaction_scans_its_own_writes_in_order(environment: Env) -> None:
+    fill(environment, b"b", b"d", b"f")
+    transaction = environment.transaction()
+    transaction.put("a", b"a", b"")
+    transaction.put("a", b"e", b"")
+    transaction.put("a", b"g", b"")
+    transaction.delete("a", b"d")
+    assert keys(transaction) == [b"a", b"b", b"e", b"f", b"g"]
+    assert keys(transaction, reverse=True) == [b"g", b"f", b"e", b"b", b"a"]
+    assert keys(transaction, b"b", b"f") == [b"b", b"e"]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("uncommitted", [False, True])
+def test_rows_already_passed_may_be_deleted_while_scanning(environment: Env, reverse: bool, uncommitted: bool) -> None:
+    names = [b"%04d" % number for number in range(1000)]  # several pages of LMDB
+    if uncommitted:
+        for name in names:
+            environment.transaction().put("a", name, b"x" * 20)
+    else:
+        fill(environment, *names)
+    transaction = environment.transaction()
+    seen = []
+    for key, _ in transaction.scan("a", names[10], names[990], reverse=reverse):
+        seen.append(key)
+        if int(key) % 3:
+            assert transaction.delete("a", key)
+    expected = names[10:990]
+    assert seen == (expected[::-1] if reverse else expected)
+    assert keys(transaction, names[10], names[990]) == [name for name in expected if int(name) % 3 == 0]
+
+
+def test_tables_are_apart_and_an_unknown_one_is_a_defect(environment: Env) -> None:
+    environment.transaction().put("a", b"k", b"a")
+    environment.transaction().put("b", b"k", b"b")
+    environment.commit()
+    with environment.snapshot() as reader:
+        assert (reader.get("a", b"k"), reader.get("b", b"k")) == (b"a", b"b")
+        with pytest.raises(KeyError):
+            reader.get("c", b"k")
+    with pytest.raises(KeyError):
+        environment.transaction().put("c", b"k", b"")
+
+
+@pytest.mark.parametrize("key", [b"", b"x" * 512])
+def test_keys_have_1_to_511_bytes(environment: Env, key: bytes) -> None:
+    with pytest.raises((ValueError, lmdb.BadValsizeError)):
+        environment.transaction().put("a", key, b"")
+    environment.transaction().put("a", b"x" * 511, b"")
+
+
+def test_power_loss_keeps_what_was_committed_and_no_more() -> None:
+    environment = MemoryEnvironment(TABLES)
+    fill(environment, b"1")
+    environment.transaction().put("a", b"2", b"")
+    environment.transaction().delete("a", b"1")
+    environment.crash()
+    assert keys(environment.transaction()) == [b"1"]
+
+
+def test_a_reopened_lmdb_has_what_was_committed_and_no_more(tmp_path: Path) -> None:
+    environment = LmdbEnvironment(tmp_path / "kv", TABLES)
+    fill(environment, b"1")
+    environment.transaction().put("a", b"2", b"")
+    environment.close()
+    environment = LmdbEnvironment(tmp_path / "kv", (*TABLES, "added"))
+    with environment.snapshot() as reader:
+        assert keys(reader) == [b"1"]
+        assert keys(reader, table="added") == []
+    environment.close()
+
+
+def test_an_lmdb_snapshot_outlives_commits(tmp_path: Path) -> None:
+    environment = LmdbEnvironment(tmp_path / "kv", TABLES)
+    fill(environment, b"1")
+    with environment.snapshot() as reader:
+        fill(environment, b"2")
+        assert keys(reader) == [b"1"]
+    environment.close()
+
+
+def test_a_full_map_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
+    environment = LmdbEnvironment(tmp_path / "kv", TABLES, map_size_bytes=1 << 20)
+    fill(environment, b"1")
+    with pytest.raises(lmdb.MapFullError):
+        environment.transaction().put("a", b"2", b"x" * (2 << 20))
+    environment.close()
+    environment = LmdbEnvironment(tmp_path / "kv", TABLES, map_size_bytes=1 << 20)
+    with environment.snapshot() as reader:
+        assert keys(reader) == [b"1"]
+    environment.close()
+
+
+def test_the_directory_is_private_and_sparse(tmp_path: Path) -> None:
+    environment = LmdbEnvironment(tmp_path / "kv", TABLES)
+    fill(environment, b"1")
+    file = tmp_path / "kv" / "data.mdb"
+    assert file.stat().st_mode & 0o077 == (tmp_path / "kv").stat().st_mode & 0o077 == 0
+    assert file.stat().st_blocks * 512 < 1 << 20
+    environment.close()
+
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.binary(min_size=1, max_size=2), st.binary(max_size=3)),
+        st.tuples(st.just("delete"), st.binary(min_size=1, max_size=2), st.none()),
+        st.tuples(st.just("commit"), st.none(), st.none()),
+        st.tuples(st.just("lose"), st.none(), st.none()),
+        st.tuples(st.just("scan"), st.binary(max_size=2), st.one_of(st.none(), st.binary(max_size=2))),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=_STEPS)
+def test_both_do_the_same_as_a_dict(
+    steps: list[tuple[str, bytes, bytes]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("kv")
+    memory, disk = MemoryEnvironment(TABLES), LmdbEnvironment(directory / "kv", TABLES)
+    committed: dict[bytes, bytes] = {}
+    rows: dict[bytes, bytes] = {}
+    try:
+        for action, key, value in steps:
+            if action == "put":
+                rows[key] = value
+                memory.transaction().put("a", key, value)
+                disk.transaction().put("a", key, value)
+            elif action == "delete":
+                was = rows.pop(key, None) is not None
+                assert memory.transaction().delete("a", key) == disk.transaction().delete("a", key) == was
+            elif action == "commit":
+                memory.commit()
+                disk.commit()
+                committed = dict(rows)
+            elif action == "lose":
+                memory.crash()
+                disk.close()
+                disk = LmdbEnvironment(directory / "kv", TABLES)
+                rows = dict(committed)
+            else:
+                expected = [row for row in sorted(rows.items()) if key <= row[0] and (value is None or row[0] < value)]
+                for environment in (memory, disk):
+                    assert list(environment.transaction().scan("a", key, value)) == expected
+                    assert list(environment.transaction().scan("a", key, value, reverse=True)) == expected[::-1]
+            for environment in (memory, disk):
+                with environment.snapshot() as reader:
+                    assert list(reader.scan("a")) == sorted(committed.items())
+    finally:
+        disk.close()
