@@ -87,6 +87,10 @@ class Cluster(Protocol):
         Raises NotAttempted."""
         ...
 
+    def leader_address(self) -> str:
+        """The leader's API address; empty: not known. Cheap: every reply carries it."""
+        ...
+
     def status(self) -> ClusterStatus: ...
 
     async def failure(self) -> BaseException:

@@ -23,7 +23,7 @@ from pysyncobj.transport import Transport
 
 from cluster import messages as m
 from cluster.journal import Journal
-from cluster.limits import Timing
+from cluster.limits import Flow, Timing
 from cluster.progress import Progress
 from cluster.seams import Engine, Peer
 
@@ -40,17 +40,19 @@ class Guard(Transport):
         voters: frozenset[str],
         journal: Journal,
         timing: Timing,
+        flow: Flow,
         clock: Callable[[], float],
         post: Callable[[str, m.Message], None],
     ) -> None:
         super().__init__(None, None, ())
         self._name, self._voters, self._journal = name, voters, journal
         self._timing, self._clock, self._post = timing, clock, post
-        self._peers = {peer: Progress() for peer in sorted(voters - {name})}
+        self._peers = {peer: Progress(flow.window_bytes) for peer in sorted(voters - {name})}
         # as a follower
         self.heard_at = float("-inf")  # an append of the current term
         self._answering = 0  # number of the append being handled
         self._hint: int | None = None
+        self._told: tuple[str, int, int, float] = ("", 0, 0, 0.0)  # last success: to whom, term, next index, when
         # in elections
         self._transfer_until = float("-inf")
         self._campaign: tuple[int, set[str], float] | None = None  # pre-vote: term, who would vote, asked at
@@ -113,14 +115,21 @@ class Guard(Transport):
             number = progress.next_number()
             batch = [(entry_term, entry) for entry, _, entry_term in entries]
             self._post(peer, m.Append(number, term, commit_index, previous, message["prevLogTerm"], batch))
-            return None
+            return
         self._post(peer, m.Heartbeat(progress.next_number(), term, commit_index, self._journal.first))
 
     def _reply(self, peer: str, next_index: int, *, success: bool, reset: bool) -> None:
         if reset:
             hint = next_index if self._hint is None else min(next_index, self._hint)
             next_index = max(hint, self.engine.commit_index() + 1)
-        self._post(peer, m.AppendReply(self._answering, self.engine.term(), next_index, success, reset))
+        term, now = self.engine.term(), self._clock()
+        if success:
+            # A commit index that moves is told in an empty append right behind the entries: the same answer twice
+            # says nothing but that this member lives, which it said a moment ago.
+            if self._told[:3] == (peer, term, next_index) and now - self._told[3] < self._timing.heartbeat_s / 2:
+                return
+            self._told = (peer, term, next_index, now)
+        self._post(peer, m.AppendReply(self._answering, term, next_index, success, reset))
 
     # ---- what arrives
     def receive(self, peer: str, message: m.Message) -> None:

@@ -17,6 +17,7 @@ SEND_BUFFER_BYTES = 64 * MIB  # unsent towards one peer; past it the connection 
 LOG_CACHE_BYTES = 16 * MIB  # newest log entries held in memory
 PROPOSALS = 10_000  # commands waiting or in flight in one member
 PROPOSALS_BYTES = 64 * MIB
+HELLO_BYTES = 4 * KIB  # before the handshake is done
 READS = 100_000  # barriers waiting in one member
 PEER_CONNECTIONS = 64  # inbound, handshake done or not
 
@@ -25,7 +26,19 @@ CONNECT_S = 2.0
 RECONNECT_MIN_S = 0.05
 RECONNECT_MAX_S = 1.0
 USER_TIMEOUT_MS = 5_000  # TCP gives up on an unacknowledged send
+TIMER_SLACK_S = 0.001  # a deadline has surely passed when its timer fires
 REPORT_S = 0.5  # members tell each other how far they have applied
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How much is sent to one peer; the simulator runs with much less."""
+
+    append_bytes: int = APPEND_BYTES
+    window_bytes: int = WINDOW_BYTES
+
+
+FLOW = Flow()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -25,7 +26,7 @@ from cluster.api import (
     StateMachine,
 )
 from cluster.kv.api import Environment
-from cluster.limits import COMMAND_BYTES, LOCAL, PROPOSALS, PROPOSALS_BYTES, READS, REPORT_S, Timing
+from cluster.limits import COMMAND_BYTES, LOCAL, PROPOSALS, PROPOSALS_BYTES, READS, REPORT_S, TIMER_SLACK_S, Timing
 from cluster.peers import Identity, Peers, PeerTls
 from cluster.replica import Replica, Result
 
@@ -60,6 +61,7 @@ class Member:
             on_message=self._on_message,
             on_connected=self._on_connected,
             on_disconnected=self._on_disconnected,
+            on_unheard=self._on_unheard,
         )
         self._replica = Replica(
             name=config.name,
@@ -72,8 +74,9 @@ class Member:
             send=self._peers.send,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._scheduled = False
+        self._ticking = self._again = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
         self._failure: asyncio.Future[BaseException] | None = None
         self._stopped = False
         self._proposals = self._proposals_bytes = self._reads = 0
@@ -87,14 +90,16 @@ class Member:
         self._wake()
 
     async def stop(self, *, handover_s: float) -> None:
-        if self._loop is None or self._stopped:
+        if self._loop is None:
             return
-        until = time.monotonic() + handover_s
-        if self._replica.peers:
+        engine, until, beat_s = self._replica.engine, time.monotonic() + handover_s, self._config.timing.heartbeat_s
+        if self._replica.peers and engine.leads() and not self._stopped:
             self._replica.hand_over(until)
             self._wake()
-            while self._replica.engine.leads() and time.monotonic() < until and not self._stopped:
-                await asyncio.sleep(self._config.timing.heartbeat_s / 4)
+            while engine.leads() and time.monotonic() < until and not self._stopped:
+                await asyncio.sleep(beat_s / 4)
+            if not engine.leads():
+                await asyncio.sleep(beat_s)  # to refuse what was on its way here
         self._halt()
         await self._peers.close()
 
@@ -141,7 +146,8 @@ class Member:
         if self._stopped or self._reads >= READS:
             raise NotAttempted("this member is stopping" if self._stopped else f"{READS} reads are waiting already")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._replica.read(partial(_settle, future, None))
+        reader = partial(_settle, future, None)
+        self._replica.read(reader)
         self._reads += 1
         self._wake()
         try:
@@ -151,6 +157,15 @@ class Member:
             raise NotAttempted(f"no majority confirmed the leader within {timeout_s:.1f} s") from None
         finally:
             self._reads -= 1
+            if not future.done() or future.cancelled():
+                self._replica.withdraw_read(reader)
+
+    def leader_address(self) -> str:
+        leader = self._replica.engine.leader()
+        if leader == self._config.name:
+            return self._config.api_address
+        heard = self._peers.heard.get(leader or "")
+        return heard.api_address if heard else ""
 
     def status(self) -> ClusterStatus:
         replica, now = self._replica, time.monotonic()
@@ -188,33 +203,57 @@ class Member:
         self._replica.disconnected(peer)
         self._wake()
 
-    def _wake(self) -> None:
-        if not self._scheduled and not self._stopped and self._loop:
-            self._scheduled = True
-            self._loop.call_soon(self._tick)
+    def _on_unheard(self, peer: str) -> None:
+        self._replica.unheard(peer)
+        self._wake()
 
-    def _tick(self) -> None:
-        if self._stopped:
+    def _wake(self) -> None:
+        if self._ticking:
+            self._again = True
+        elif not self._stopped and self._loop:
+            self._ticking = True
+            self._loop.call_soon(self._advance)
+
+    def _advance(self) -> None:
+        """The first half of a tick. The second one, which waits for the disk, stands behind the callbacks of the
+        callers it told, so that their replies leave first."""
+        if not self._stopped and self._ran(self._replica.advance):
+            assert self._loop is not None
+            self._loop.call_soon(self._commit)
+
+    def _commit(self) -> None:
+        if self._stopped or not self._ran(self._replica.commit):
             return
-        self._scheduled = False
+        again, self._ticking, self._again = self._again or self._replica.has_more(), False, False
+        if again:
+            self._wake()
+        self._arm()
+
+    def _ran(self, half: Callable[[], object]) -> bool:
+        """Run half a tick. False: it failed, memory and disk may disagree now, and the process must end."""
         try:
-            more = self._replica.tick()
-        except BaseException as error:  # noqa: BLE001 memory and disk may disagree now: the process must end
+            half()
+        except BaseException as error:  # noqa: BLE001
             self._halt()
             assert self._failure is not None
             if not self._failure.done():
                 self._failure.set_result(error)
-            return
-        if more:
-            self._wake()
-        self._arm()
+            return False
+        return True
 
     def _arm(self) -> None:
+        """A timer that is early enough stays: firing for nothing costs less than moving it at every tick."""
         assert self._loop is not None
-        if self._timer:
-            self._timer.cancel()
-        delay_s = max(0.0, self._replica.next_wakeup() - time.monotonic())
-        self._timer = self._loop.call_later(delay_s + 0.001, self._wake)
+        due = self._replica.next_wakeup()
+        if self._timer is None or due < self._timer_due:
+            if self._timer:
+                self._timer.cancel()
+            self._timer_due = due
+            self._timer = self._loop.call_later(max(0.0, due - time.monotonic()) + TIMER_SLACK_S, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._wake()
 
     def _halt(self) -> None:
         self._stopped = True

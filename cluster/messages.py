@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from msgspec import Struct, msgpack
+from msgspec import Meta, Struct, msgpack
 
 from cluster.limits import FRAME_BYTES
 
 _T = TypeVar("_T")
+
+# An index, a term, a number: what the journal can keep.
+Number = Annotated[int, Meta(ge=0, le=2**62)]
 
 MAGIC = b"WFREG\x00"
 PROTOCOL = 1
@@ -33,90 +36,90 @@ class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
 class Append(Struct, frozen=True, array_like=True, tag="append"):
     """Entries after (previous_index, previous_term); `entries` are (term, bytes), in order of index."""
 
-    number: int  # per peer, echoed by the reply
-    term: int
-    commit_index: int
-    previous_index: int
-    previous_term: int
-    entries: list[tuple[int, bytes]]
+    number: Number  # per peer, echoed by the reply
+    term: Number
+    commit_index: Number
+    previous_index: Number
+    previous_term: Number
+    entries: list[tuple[Number, bytes]]
 
 
 class Heartbeat(Struct, frozen=True, array_like=True, tag="heartbeat"):
     """A sign of life for a peer that is not sent entries now; `first_index` of the leader's log."""
 
-    number: int
-    term: int
-    commit_index: int
-    first_index: int
+    number: Number
+    term: Number
+    commit_index: Number
+    first_index: Number
 
 
 class AppendReply(Struct, frozen=True, array_like=True, tag="appended"):
-    number: int
-    term: int
-    next_index: int
+    number: Number
+    term: Number
+    next_index: Number
     success: bool
     reset: bool
 
 
 class HigherTerm(Struct, frozen=True, array_like=True, tag="higher"):
-    term: int
+    term: Number
 
 
 class PreVote(Struct, frozen=True, array_like=True, tag="prevote"):
-    term: int  # the one that would be campaigned in
-    last_term: int
-    last_index: int
+    term: Number  # the one that would be campaigned in
+    last_term: Number
+    last_index: Number
 
 
 class PreVoteReply(Struct, frozen=True, array_like=True, tag="prevoted"):
-    for_term: int
+    for_term: Number
     granted: bool
-    term: int
+    term: Number
 
 
 class RequestVote(Struct, frozen=True, array_like=True, tag="vote"):
-    term: int
-    last_term: int
-    last_index: int
+    term: Number
+    last_term: Number
+    last_index: Number
     transfer: bool
 
 
 class Vote(Struct, frozen=True, array_like=True, tag="voted"):
-    term: int
+    term: Number
 
 
 class TimeoutNow(Struct, frozen=True, array_like=True, tag="timeout"):
-    term: int
+    term: Number
 
 
 class ReadRequest(Struct, frozen=True, array_like=True, tag="read"):
     """A follower asks the leader from which index on a read is linearizable."""
 
-    call: int
+    call: Number
 
 
 class ReadIndex(Struct, frozen=True, array_like=True, tag="readindex"):
-    call: int
-    index: int  # 0: not the leader; ask again
+    call: Number
+    index: Number  # 0: not the leader; ask again
 
 
 class ReadProbe(Struct, frozen=True, array_like=True, tag="probe"):
-    round: int
-    term: int
+    round: Number
+    term: Number
 
 
 class ReadConfirm(Struct, frozen=True, array_like=True, tag="confirm"):
-    round: int
-    term: int
+    round: Number
+    term: Number
 
 
 class Propose(Struct, frozen=True, array_like=True, tag="propose"):
-    call: int
+    call: Number
     command: bytes
 
 
 class Proposed(Struct, frozen=True, array_like=True, tag="proposed"):
-    call: int
+    call: Number
     attempted: bool  # False: it has not happened and will not
     result: bytes
 
@@ -124,7 +127,7 @@ class Proposed(Struct, frozen=True, array_like=True, tag="proposed"):
 class Report(Struct, frozen=True, array_like=True, tag="report"):
     """How far a member is, for `cluster status` on any other."""
 
-    applied_index: int
+    applied_index: Number
 
 
 Message = (
@@ -164,10 +167,10 @@ def frame(value: object) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-def body_size(prefix: bytes) -> int:
+def body_size(prefix: bytes, limit_bytes: int = FRAME_BYTES) -> int:
     size = int.from_bytes(prefix, "big")
-    if not 0 < size <= FRAME_BYTES:
-        raise FrameError(f"frame announces {size} bytes, limit {FRAME_BYTES}")
+    if not 0 < size <= limit_bytes:
+        raise FrameError(f"frame announces {size} bytes, limit {limit_bytes}")
     return size
 
 
@@ -186,5 +189,5 @@ def decode_welcome(body: bytes) -> Welcome:
 def _checked(decoder: msgpack.Decoder[_T], body: bytes) -> _T:
     try:
         return decoder.decode(body)
-    except ValueError as error:  # msgspec.DecodeError and ValidationError
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise FrameError(f"not a frame of this protocol: {error}") from None

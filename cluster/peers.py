@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from cluster import messages as m
 from cluster.limits import (
     CONNECT_S,
+    FRAME_BYTES,
     HANDSHAKE_S,
+    HELLO_BYTES,
     PEER_CONNECTIONS,
     RECONNECT_MAX_S,
     RECONNECT_MIN_S,
@@ -60,12 +62,15 @@ class Peers:
         on_message: Callable[[str, m.Message], None],
         on_connected: Callable[[str], None],
         on_disconnected: Callable[[str], None],
+        on_unheard: Callable[[str], None],
     ) -> None:
-        """`addresses`: the other members, name to host:port."""
+        """`addresses`: the other members, name to host:port. `on_unheard`: a connection from that member ended."""
         self._identity, self._listen, self._addresses, self._tls = identity, listen, addresses, tls
         self._on_message, self._on_connected, self._on_disconnected = on_message, on_connected, on_disconnected
+        self._on_unheard = on_unheard
         self._writers: dict[str, asyncio.StreamWriter] = {}
         self._inbound: set[asyncio.StreamWriter] = set()
+        self._newest: dict[str, asyncio.StreamWriter] = {}  # inbound, by member
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self.heard: dict[str, Identity] = {}  # what the others said of themselves
@@ -88,8 +93,10 @@ class Peers:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server:
             self._server.close()
-        for writer in [*self._writers.values(), *self._inbound]:
+        writers = [*self._writers.values(), *self._inbound]
+        for writer in writers:
             writer.transport.abort()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
     def send(self, peer: str, message: m.Message) -> None:
         """Drops what cannot be sent: no connection, or a peer that does not read."""
@@ -136,7 +143,7 @@ class Peers:
             hello = m.Hello(m.PROTOCOL, me.foundation, me.member, me.incarnation, peer, me.api_address, me.datacenter)
             writer.write(m.MAGIC + m.frame(hello))
             async with asyncio.timeout(HANDSHAKE_S):
-                welcome = m.decode_welcome(await _read_frame(reader))
+                welcome = m.decode_welcome(await _read_frame(reader, HELLO_BYTES))
             if welcome.refusal:
                 log.warning("%s at %s refused this member: %s", peer, address, welcome.refusal)
                 raise m.FrameError(welcome.refusal)
@@ -153,8 +160,11 @@ class Peers:
             writer.transport.abort()
             return
         self._inbound.add(writer)
+        peer = ""
         try:
             peer = await self._welcome(reader, writer)
+            if peer:
+                self._replace(peer, writer)
             while peer:
                 self._on_message(peer, m.decode_message(await _read_frame(reader)))
         except m.FrameError as error:
@@ -164,13 +174,22 @@ class Peers:
         finally:
             self._inbound.discard(writer)
             writer.transport.abort()
+            if peer:
+                self._on_unheard(peer)
+
+    def _replace(self, peer: str, writer: asyncio.StreamWriter) -> None:
+        """A member has one connection to here. Nothing else would end the one that its lost machine or network left:
+        nothing is ever sent on it."""
+        if previous := self._newest.get(peer):
+            previous.transport.abort()
+        self._newest[peer] = writer
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         """The name of the member that dialled, or empty after a refusal."""
         async with asyncio.timeout(HANDSHAKE_S):
             if await reader.readexactly(len(m.MAGIC)) != m.MAGIC:
                 raise m.FrameError("not a member: the first bytes are not ours")
-            hello = m.decode_hello(await _read_frame(reader))
+            hello = m.decode_hello(await _read_frame(reader, HELLO_BYTES))
         refusal = self._refusal(hello)
         writer.write(m.frame(m.Welcome(refusal)))
         if refusal:
@@ -207,8 +226,8 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def _read_frame(reader: asyncio.StreamReader) -> bytes:
-    return await reader.readexactly(m.body_size(await reader.readexactly(4)))
+async def _read_frame(reader: asyncio.StreamReader, limit_bytes: int = FRAME_BYTES) -> bytes:
+    return await reader.readexactly(m.body_size(await reader.readexactly(4), limit_bytes))
 
 
 def _tune(writer: asyncio.StreamWriter) -> None:

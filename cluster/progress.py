@@ -3,7 +3,7 @@
 The engine keeps nextIndex and matchIndex; this keeps what it lacks. Each append has a number that the reply echoes. A
 rejection counts only if its append was sent after the last rejection that counted (the barrier): older ones speak of a
 log that has been corrected since. After a success the engine would send everything in flight again; `acknowledged`
-returns where to go on instead. Past WINDOW_BYTES unacknowledged the peer is held: heartbeats only, until
+returns where to go on instead. Past a window of bytes unacknowledged the peer is held: heartbeats only, until
 acknowledgements open half of the window or a second passes in silence.
 """
 
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from cluster.limits import WINDOW_BYTES
-
 
 class Progress:
-    def __init__(self) -> None:
+    def __init__(self, window_bytes: int) -> None:
+        self._window_bytes = window_bytes
         self._number = 0
         self._barrier = 0
         self._sent_to = 0  # highest index sent
@@ -48,7 +47,8 @@ class Progress:
         return self._sent_to + 1
 
     def must_hold(self, previous_index: int, size_bytes: int) -> bool:
-        if not self._held_from and size_bytes and self._flight and self._flight_bytes + size_bytes > WINDOW_BYTES:
+        full = self._flight_bytes + size_bytes > self._window_bytes
+        if not self._held_from and size_bytes and self._flight and full:
             self._held_from = previous_index + 1
         return self._held_from > 0
 
@@ -75,7 +75,7 @@ class Progress:
             self._moved_at = now
         self._sent_to = max(self._sent_to, index)
         if self._held_from:
-            if self._flight_bytes >= WINDOW_BYTES / 2:
+            if self._flight_bytes >= self._window_bytes / 2:
                 return 0
             self._sent_to = max(self._held_from - 1, index)
             self._held_from = 0

@@ -1,8 +1,8 @@
 """Linearizable reads by read index (Ongaro, Consensus, section 6.4). Pure.
 
-A read joins the next round. The leader notes its commit index, once an entry of its own term is committed, and asks the
-voters whether they are still in its term; a majority confirms, and the read may be served by any member that has applied
-that index. All reads that wait when a round starts share it.
+A read joins the next round. The leader notes its commit index, once an entry of its own term is committed, and asks
+the voters whether they are still in its term; a majority confirms, and the read may be served by any member that has
+applied that index. All reads that wait when a round starts share it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ class Rounds:
 
     def add(self, served: Served) -> None:
         self._waiting.append(served)
+
+    @property
+    def newest(self) -> int | None:
+        """The newest open round; whoever confirms it confirms all."""
+        return max(self._open, default=None)
 
     @property
     def waiting(self) -> bool:

@@ -20,7 +20,7 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from cluster.journal import Entry, Journal
-from cluster.limits import APPEND_BYTES, ENTRY_BYTES, Timing
+from cluster.limits import ENTRY_BYTES, Timing
 
 NEVER = 10**9
 LEADER = 2  # of the engine's states
@@ -36,8 +36,12 @@ class Peer(Node):
     """A member as the engine names it. Its hash is stable, since the engine iterates over sets of nodes and the
     simulator must replay the same order."""
 
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self._hash = zlib.crc32(id.encode())
+
     def __hash__(self) -> int:
-        return zlib.crc32(self.id.encode())
+        return self._hash
 
     __eq__ = Node.__eq__
 
@@ -69,6 +73,7 @@ class Engine(SyncObj):
         journal: Journal,
         transport: Transport,
         timing: Timing,
+        append_bytes: int,
         rng: Random,
         may_elect: Callable[[], bool],
         became_leader: Callable[[], None],
@@ -77,7 +82,7 @@ class Engine(SyncObj):
         """`apply(index, entry, term)` is called once per entry, in order; `may_elect` is asked when the election
         deadline has passed; `became_leader` is told before the first append of a term is sent."""
         self._journal, self._rng, self._may_elect, self._apply = journal, rng, may_elect, apply
-        self._periods = timing
+        self._periods, self._append_bytes = timing, append_bytes
         conf = SyncObjConf(
             autoTick=False,
             appendEntriesUseBatch=False,  # append and commit propagate at once (hole 17)
@@ -107,7 +112,7 @@ class Engine(SyncObj):
     def _SyncObj__getEntries(
         self, fromIDx: int | None, count: int | None = None, maxSizeBytes: int | None = None
     ) -> Sequence[Entry]:
-        """As the engine's, but one append carries at most APPEND_BYTES and one entry; its own bound only keeps it out
+        """As the engine's, but one append carries at most `append_bytes` and one entry; its own bound only keeps it out
         of the chunked path."""
         journal = self._journal
         if fromIDx is None or fromIDx < journal.first:
@@ -118,7 +123,7 @@ class Engine(SyncObj):
         size_bytes = 0
         for position, entry in enumerate(entries):
             size_bytes += len(entry[0])
-            if size_bytes >= APPEND_BYTES:
+            if size_bytes >= self._append_bytes:
                 return entries[: position + 1]
         return entries
 

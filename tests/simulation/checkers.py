@@ -14,7 +14,7 @@ class Checkers:
     def __init__(self) -> None:
         self._history: dict[int, tuple[bytes, bytes]] = {}  # generation: command, digest of the history
         self.leaders: dict[int, str] = {}  # by term
-        self._applied: Counter[bytes] = Counter()
+        self._generation: dict[bytes, int] = {}  # by command: no two are alike
         self.floor = 0  # the highest generation that any finished call has seen
         self.writes = self.reads = 0
         self.failures: Counter[str] = Counter()
@@ -24,10 +24,12 @@ class Checkers:
         return blake2b(digest + command, digest_size=8).digest()
 
     def applied(self, member: str, generation: int, command: bytes, digest: bytes) -> None:
-        """The same log gives the same state on every member."""
+        """The same log gives the same state on every member, and each command takes effect once."""
         known = self._history.setdefault(generation, (command, digest))
         if known != (command, digest):
             raise Violation(f"states diverge: {member} applied {command!r} as {generation}, another {known[0]!r}")
+        if self._generation.setdefault(command, generation) != generation:
+            raise Violation(f"applied twice: {command!r} as {self._generation[command]} and {generation}")
 
     def leads(self, member: str, term: int) -> None:
         known = self.leaders.setdefault(term, member)

@@ -9,10 +9,13 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.simulation.checkers import Violation
-from tests.simulation.world import STEP_S, World, read_state
+from cluster.api import StateMachine
+from cluster.limits import FLOW
+from tests.simulation.checkers import Checkers, Violation
+from tests.simulation.world import NARROW, STEP_S, Counting, Disk, World, read_state
 
 FAULTS_S, CONVERGE_S, WRITE_S = 20.0, 20.0, 10.0
 DELAYS_S = [0.001, 0.002, 0.01, 0.05, 0.3]
@@ -27,11 +30,22 @@ class Report:
     terms: int = 0
     events: Counter[str] = field(default_factory=Counter)
     trace: list[str] = field(default_factory=list)
+    digest: str = ""  # of every frame delivered and of the state at the end
 
 
 class Run:
-    def __init__(self, seed: int, voters: int = 3, *, delays_s: list[float] | None = None) -> None:
-        self.world = World(seed, voters, delays_s=delays_s or DELAYS_S)
+    """One seed; every other one with appends and windows that some dozens of entries fill."""
+
+    def __init__(
+        self,
+        seed: int,
+        voters: int = 3,
+        *,
+        disk: Callable[[], Disk] = Disk,
+        machine: Callable[[str, Checkers], StateMachine] = Counting,
+    ) -> None:
+        flow = NARROW if seed % 2 else FLOW
+        self.world = World(seed, voters, delays_s=DELAYS_S, flow=flow, disk=disk, machine=machine)
         self.report = Report(seed)
         self._written = 0
 
@@ -49,14 +63,17 @@ class Run:
             self._until(lambda: world.checkers.writes > before and world.converged(), WRITE_S, "no writes", write=True)
             for name in world.names:
                 with world.disks[name].snapshot() as snapshot:
-                    world.checkers.survivors(read_state(snapshot)[0])
+                    generation, digest = read_state(snapshot)
+                    world.checkers.survivors(generation)
+                    world.network.trace.update(digest)
         except Violation as violation:
             report.violation = str(violation)
         report.writes, report.reads = world.checkers.writes, world.checkers.reads
         report.terms = max(world.checkers.leaders, default=0)
+        report.digest = world.network.trace.hexdigest()
         return report
 
-    def _until(self, reached, limit_s: float, what: str, *, write: bool = False) -> None:  # type: ignore[no-untyped-def]
+    def _until(self, reached: Callable[[], bool], limit_s: float, what: str, *, write: bool = False) -> None:
         for step in range(int(limit_s / STEP_S)):
             self.world.advance()
             if write and step % 50 == 0:

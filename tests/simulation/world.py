@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from hashlib import blake2b
 from random import Random
 
 from cluster import messages as m
 from cluster import seams
+from cluster.api import StateMachine
 from cluster.journal import TABLES
-from cluster.kv.memory_env import MemoryEnvironment, MemoryTransaction
-from cluster.limits import Timing
+from cluster.kv.api import Reader, Transaction
+from cluster.kv.memory_env import MemoryEnvironment
+from cluster.limits import FLOW, Flow, Timing
 from cluster.replica import Replica, Result
 from tests.simulation.checkers import Checkers
 
 # Periods for one-way delays of up to 300 ms.
 WIDE = Timing(heartbeat_s=0.1, election_min_s=0.4, election_max_s=0.8, step_down_s=1.5, pre_vote_s=0.3, silence_s=1.0)
+# Appends split and windows fill with some dozens of the simulator's small entries.
+NARROW = Flow(append_bytes=100, window_bytes=600)
 STEP_S = 0.01
 STATE = "state"
 
@@ -53,7 +59,7 @@ class Counting:
     def __init__(self, name: str, checkers: Checkers) -> None:
         self._name, self._checkers = name, checkers
 
-    def apply(self, transaction: MemoryTransaction, command: bytes) -> bytes:
+    def apply(self, transaction: Transaction, command: bytes) -> bytes:
         generation, digest = read_state(transaction)
         generation, digest = generation + 1, self._checkers.chain(digest, command)
         transaction.put(STATE, b"state", generation.to_bytes(8, "big") + digest)
@@ -63,7 +69,7 @@ class Counting:
     def committed(self) -> None: ...
 
 
-def read_state(reader: MemoryTransaction) -> tuple[int, bytes]:
+def read_state(reader: Reader) -> tuple[int, bytes]:
     row = reader.get(STATE, b"state") or bytes(8)
     return int.from_bytes(row[:8], "big"), row[8:]
 
@@ -79,6 +85,7 @@ class Network:
         self._connection: Counter[frozenset[str]] = Counter()
         self.cuts: set[frozenset[str]] = set()
         self.one_way: set[tuple[str, str]] = set()
+        self.trace = blake2b(digest_size=8)  # of everything delivered: a seed replays bit by bit
 
     def linked(self, a: str, b: str) -> bool:
         live = self._world.live
@@ -98,6 +105,7 @@ class Network:
             _, _, a, b, connection, frame = heapq.heappop(self._queue)
             same = connection == self._connection[frozenset((a, b))]
             if same and self.linked(a, b) and (a, b) not in self.one_way:
+                self.trace.update(frame)
                 self._world.live[b].receive(a, m.decode_message(frame[4:]))
 
     def connect(self, a: str, b: str) -> None:
@@ -123,14 +131,23 @@ class Network:
 
 
 class World:
-    """Members on one virtual clock."""
+    """Members on one virtual clock. It is the clock of every engine in this process: see `seams.use_clock`."""
 
-    def __init__(self, seed: int, voters: int, *, delays_s: list[float], timing: Timing = WIDE) -> None:
-        self.rng, self.clock, self.timing = Random(seed), Clock(), timing
+    def __init__(
+        self,
+        seed: int,
+        voters: int,
+        *,
+        delays_s: list[float],
+        flow: Flow = FLOW,
+        disk: Callable[[], Disk] = Disk,
+        machine: Callable[[str, Checkers], StateMachine] = Counting,
+    ) -> None:
+        self.rng, self.clock, self._flow, self._machine = Random(seed), Clock(), flow, machine
         self.names = [f"n{number}" for number in range(voters)]
         self.checkers = Checkers()
         self.live: dict[str, Replica] = {}
-        self.disks = {name: Disk() for name in self.names}
+        self.disks = {name: disk() for name in self.names}
         self.network = Network(self, delays_s)
         seams.use_clock(self.clock)
         for name in self.names:
@@ -143,11 +160,12 @@ class World:
             name=name,
             voters=self.names,
             environment=disk,
-            state_machine=Counting(name, self.checkers),
-            timing=self.timing,
+            state_machine=self._machine(name, self.checkers),
+            timing=WIDE,
             now=self.clock,
             rng=Random(self.rng.random()),
             send=lambda peer, message: self.network.send(name, peer, message),
+            flow=self._flow,
         )
         for other in sorted(self.live):
             if other != name:

@@ -1,0 +1,196 @@
+"""The journal over both environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import journal as journal_module
+from cluster.journal import LOG, TABLES, Entries, Journal
+from cluster.kv.api import Environment
+from cluster.kv.lmdb_env import LmdbEnvironment
+from cluster.kv.memory_env import MemoryEnvironment
+
+Reopen = Callable[[], Journal]
+
+
+class Store:
+    """One environment, closed and opened again; what was not committed is lost."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self._kind, self._directory = kind, directory
+        self.environment: Environment = self._open()
+
+    def _open(self) -> Environment:
+        return MemoryEnvironment(TABLES) if self._kind == "memory" else LmdbEnvironment(self._directory, TABLES)
+
+    def reopen(self) -> Journal:
+        if isinstance(self.environment, MemoryEnvironment):
+            self.environment.crash()
+        else:
+            self.environment.close()
+            self.environment = self._open()
+        return Journal(self.environment)
+
+
+@pytest.fixture(params=["memory", "lmdb"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    store = Store(request.param, tmp_path / "kv")
+    yield store
+    store.environment.close()
+
+
+def fill(store: Store, count: int = 5, *, commit: bool = True) -> Journal:
+    """Entries e1, e2, ... of term 1."""
+    journal = Journal(store.environment)
+    for index in range(journal.last + 1, count + 1):
+        journal.add(b"e%d" % index, index, 1)
+    if commit:
+        store.environment.commit()
+    return journal
+
+
+def test_an_empty_log(store: Store) -> None:
+    journal = Journal(store.environment)
+    assert (journal.first, journal.last, len(journal)) == (1, 0, 0)
+    assert (journal.getCurrentTerm(), journal.getVotedForNodeId(), journal.getRaftCommitIndex()) == (0, None, 1)
+    assert list(journal[:]) == []
+
+
+def test_entries_are_read_by_position_from_both_ends(store: Store) -> None:
+    journal = fill(store)
+    assert journal[0] == (b"e1", 1, 1)
+    assert journal[-1] == (b"e5", 5, 1)
+    assert (len(journal), journal.term_at(5)) == (5, 1)
+    for index in (0, 6):
+        with pytest.raises((LookupError, IndexError)):
+            journal.at(index)
+
+
+def test_slices_are_lazy_and_see_what_the_log_holds_when_they_are_read(store: Store) -> None:
+    journal = fill(store)
+    tail = journal[2:]
+    assert isinstance(tail, Entries)
+    assert [entry[1] for entry in tail] == [entry[1] for entry in tail[:]] == [3, 4, 5]
+    assert (len(tail), tail[0][1], tail[-1][1], tail[1:][0][1]) == (3, 3, 5, 4)
+    assert [entry[1] for entry in tail[1:2]] == [4]
+    assert [entry[1] for entry in reversed(tail)] == [5, 4, 3]
+    assert list(journal[9:]) == list(journal[3:2]) == []
+    for position in (3, -4):
+        with pytest.raises(IndexError):
+            tail[position]
+    journal.deleteEntriesFrom(3)
+    journal.add(b"new", 4, 2)
+    assert tail[1] == (b"new", 4, 2)
+
+
+def test_a_slice_reads_nothing_until_it_is_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = fill(store)
+    monkeypatch.setattr(Journal, "at", lambda self, index: pytest.fail("read"))
+    assert len(journal[1:][1:]) == 3
+
+
+def test_a_gap_is_a_defect(store: Store) -> None:
+    journal = fill(store)
+    with pytest.raises(AssertionError, match="a gap"):
+        journal.add(b"", 7, 1)
+
+
+def test_truncation_takes_the_tail_and_no_more(store: Store) -> None:
+    journal = fill(store)
+    journal.deleteEntriesFrom(2)
+    assert (journal.last, journal[-1]) == (2, (b"e2", 2, 1))
+    assert not journal.holds(3, 1)
+    journal.add(b"other", 3, 2)
+    store.environment.commit()
+    journal = store.reopen()
+    assert list(journal[:]) == [(b"e1", 1, 1), (b"e2", 2, 1), (b"other", 3, 2)]
+
+
+def test_truncation_behind_the_end_does_nothing(store: Store) -> None:
+    journal = fill(store)
+    journal.deleteEntriesFrom(5)
+    journal.deleteEntriesFrom(50)
+    assert (journal.last, journal[-1]) == (5, (b"e5", 5, 1))
+
+
+def test_what_was_applied_is_never_truncated(store: Store) -> None:
+    journal = fill(store)
+    journal.set_applied(3)
+    with pytest.raises(AssertionError, match="would undo applied 3"):
+        journal.deleteEntriesFrom(2)
+    journal.deleteEntriesFrom(3)
+    assert journal.last == 3
+
+
+def test_what_was_committed_survives_and_no_more(store: Store) -> None:
+    journal = fill(store, 3)
+    journal.setCurrentTerm(7, "b")
+    journal.set_applied(2)
+    store.environment.commit()
+    fill(store, 5, commit=False)
+    journal.setCurrentTerm(8, None)
+    journal.set_applied(3)
+    journal = store.reopen()
+    assert (journal.last, journal.applied, journal.getRaftCommitIndex()) == (3, 2, 2)
+    assert (journal.getCurrentTerm(), journal.getVotedForNodeId()) == (7, "b")
+
+
+def test_a_vote_is_taken_back_with_a_new_term(store: Store) -> None:
+    journal = Journal(store.environment)
+    journal.setCurrentTerm(7, "b")
+    journal.setCurrentTerm(8, None)
+    store.environment.commit()
+    assert store.reopen().getVotedForNodeId() is None
+
+
+def test_the_commit_index_is_not_stored(store: Store) -> None:
+    journal = fill(store)
+    journal.setRaftCommitIndex(5)
+    journal.onOneSecondTimer()
+    assert journal.getRaftCommitIndex() == 1
+
+
+def test_old_entries_leave_the_cache_and_are_read_from_the_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "LOG_CACHE_BYTES", 1000)
+    journal = Journal(store.environment)
+    for index in range(1, 101):
+        journal.add(b"%100d" % index, index, 1)
+        assert journal._cache_bytes == sum(len(entry[0]) + 8 for entry in journal._cache) <= 1000 + 108
+    assert len(journal._cache) < 10
+    assert [int(entry[0]) for entry in journal[:]] == list(range(1, 101))  # before and after the commit
+    store.environment.commit()
+    assert [int(entry[0]) for entry in journal[:]] == list(range(1, 101))
+    journal = store.reopen()
+    assert 1 < len(journal._cache) < 10
+    assert [int(entry[0]) for entry in journal[:]] == list(range(1, 101))
+
+
+def test_truncation_behind_the_cache_and_new_entries_after_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "LOG_CACHE_BYTES", 1000)
+    journal = Journal(store.environment)
+    for index in range(1, 51):
+        journal.add(b"%100d" % index, index, 1)
+    journal.deleteEntriesFrom(20)
+    assert (journal.last, journal._cache, journal._cache_bytes) == (20, [], 0)
+    assert int(journal[-1][0]) == 20
+    journal.add(b"new", 21, 2)
+    assert [entry[1:] for entry in journal[18:]] == [(19, 1), (20, 1), (21, 2)]
+
+
+def test_one_entry_larger_than_the_cache_is_cached(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "LOG_CACHE_BYTES", 10)
+    journal = fill(store, 1)
+    journal.add(bytes(1000), 2, 1)
+    assert len(journal._cache) == 1
+    assert len(journal.at(2)[0]) == 1000
+
+
+def test_a_hole_in_the_log_is_an_error_and_not_an_empty_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "LOG_CACHE_BYTES", 10)
+    journal = fill(store)
+    store.environment.transaction().delete(LOG, (2).to_bytes(8, "big"))
+    with pytest.raises(LookupError, match=r"entry 2 is missing \(log 1\.\.5\)"):
+        journal.at(2)

@@ -1,0 +1,234 @@
+"""What a proposer is told: the result, that it has not happened, or that nobody knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster import messages as m
+from cluster.api import NotAttempted, OutcomeUnknown
+from cluster.entries import NO_OP, pack
+from cluster.limits import COMMAND_BYTES, GATHER_BYTES
+from tests.unit.cluster.engine_bench import TIMING
+from tests.unit.cluster.replica_bench import ReplicaBench, of_type
+
+
+@pytest.fixture
+def leader() -> ReplicaBench:
+    return ReplicaBench().lead()
+
+
+@pytest.fixture
+def follower() -> ReplicaBench:
+    bench = ReplicaBench()
+    bench.follow(NO_OP, commit_index=2)
+    return bench
+
+
+def forwarded(bench: ReplicaBench) -> m.Propose:
+    ((peer, message),) = of_type(m.Propose, bench.tick())
+    assert peer == bench.engine.leader()
+    return message
+
+
+def outcome(bench: ReplicaBench) -> type[object]:
+    (result,) = bench.results
+    return type(result)
+
+
+# ---- at the leader
+def test_what_arrives_together_shares_an_entry_and_each_gets_its_own_result(leader: ReplicaBench) -> None:
+    for command in (b"x", b"y", b"z"):
+        leader.propose(command)
+    leader.tick()
+    assert leader.log()[2:] == [(1, pack([b"x", b"y", b"z"]))]
+    assert leader.results == []
+    leader.acknowledge("b")
+    assert leader.results == [b"applied x", b"applied y", b"applied z"]
+
+
+def test_an_entry_gathers_so_much_or_one_larger_command(leader: ReplicaBench) -> None:
+    for size_bytes in (GATHER_BYTES // 2, GATHER_BYTES // 2, 1, COMMAND_BYTES, 1):
+        leader.propose(bytes(size_bytes))
+    leader.tick()
+    sizes = [len(entry) for _, entry in leader.log()[2:]]
+    assert [size_bytes // 1000 for size_bytes in sizes] == [GATHER_BYTES // 1000, 0, COMMAND_BYTES // 1000, 0]
+
+
+def test_another_leaders_entry_in_its_place_means_not_attempted(leader: ReplicaBench) -> None:
+    leader.propose(b"x")
+    leader.tick()
+    leader.tick(("b", m.Append(1, 2, 2, 2, 1, [(2, NO_OP)])))
+    assert leader.results == []
+    leader.follow(term=2, commit_index=3)
+    assert outcome(leader) is NotAttempted
+
+
+def test_the_own_entry_committed_by_the_next_leader_is_a_result(leader: ReplicaBench) -> None:
+    leader.propose(b"x")
+    leader.tick()
+    leader.follow(NO_OP, term=2, commit_index=4)
+    assert leader.results == [b"applied x"]
+
+
+def test_leading_again_over_an_uncommitted_entry_is_unknown(leader: ReplicaBench) -> None:
+    """Another member may hold the old entry and still be elected with it."""
+    for command in (b"x", b"y", b"z"):  # at 3, 4 and 5
+        leader.propose(command)
+        leader.tick()
+    leader.tick(("b", m.Append(1, 2, 2, 2, 1, [(2, NO_OP)])))  # at 3: truncates the rest
+    leader.campaign()
+    leader.tick(("b", m.Vote(3)))
+    assert leader.log()[2:] == [(2, NO_OP), (3, NO_OP)]
+    assert leader.results == []
+    leader.propose(b"w")
+    leader.tick()
+    assert outcome(leader) is OutcomeUnknown  # z
+    leader.acknowledge("c")
+    assert [type(result) for result in leader.results[1:]] == [NotAttempted, NotAttempted, bytes]
+
+
+def test_withdrawn_before_it_was_taken_it_has_not_happened() -> None:
+    bench = ReplicaBench()
+    bench.propose(b"x")
+    bench.tick()
+    assert bench.replica.withdraw(bench.proposal)
+    bench.lead()
+    assert bench.last == 2
+
+
+def test_withdrawn_after_it_was_taken_it_may_happen(leader: ReplicaBench) -> None:
+    leader.propose(b"x")
+    leader.tick()
+    assert not leader.replica.withdraw(leader.proposal)
+    leader.acknowledge("b")
+    assert leader.state() == b"x"
+
+
+def test_a_lone_member_is_its_own_majority() -> None:
+    bench = ReplicaBench("a").lead()
+    bench.propose(b"x")
+    bench.tick()
+    assert bench.results == [b"applied x"]
+
+
+# ---- handing over
+def test_while_handing_over_nothing_is_taken_and_what_waits_goes_to_the_successor(leader: ReplicaBench) -> None:
+    leader.acknowledge("b")
+    leader.replica.hand_over(leader.clock.now_s + 1)
+    leader.propose(b"x")
+    assert of_type(m.TimeoutNow, leader.tick()) == [("b", m.TimeoutNow(1))]
+    assert leader.last == 2
+    assert leader.answers(m.Propose(5, b"y"), sender="c") == [m.Proposed(5, False, b"")]
+    leader.tick(("b", m.RequestVote(2, 1, 2, True)))
+    sent = leader.tick(("b", m.Append(1, 2, 2, 2, 1, [(2, NO_OP)])))
+    assert [(peer, message.command) for peer, message in of_type(m.Propose, sent)] == [("b", b"x")]
+
+
+def test_a_hand_over_that_fails_ends_and_service_goes_on(leader: ReplicaBench) -> None:
+    leader.replica.disconnected("b")
+    leader.replica.hand_over(leader.clock.now_s + 0.5)
+    leader.propose(b"x")
+    assert of_type(m.TimeoutNow, leader.tick()) == []  # c does not have the whole log
+    leader.tick(("c", m.AppendReply(0, 1, 2, False, False)), after_s=0.6)
+    assert leader.last == 3
+
+
+# ---- forwarded to the leader
+def test_a_follower_forwards_to_the_leader_and_gives_its_result(follower: ReplicaBench) -> None:
+    follower.propose(b"x")
+    call = forwarded(follower).call
+    follower.tick(("b", m.Proposed(call, True, b"done")))
+    assert follower.results == [b"done"]
+
+
+def test_a_leader_answers_a_forwarded_proposal_with_its_result(leader: ReplicaBench) -> None:
+    leader.tick(("c", m.Propose(5, b"x")))
+    sent = leader.acknowledge("b")
+    assert of_type(m.Proposed, sent) == [("c", m.Proposed(5, True, b"applied x"))]
+
+
+def test_a_member_that_does_not_lead_refuses_a_forwarded_proposal(follower: ReplicaBench) -> None:
+    assert follower.answers(m.Propose(5, b"x"), sender="c") == [m.Proposed(5, False, b"")]
+
+
+def test_a_deposed_leader_refuses_what_it_had_not_taken(leader: ReplicaBench) -> None:
+    leader.replica.receive("c", m.Propose(5, b"x"))
+    leader.replica.receive("b", m.HigherTerm(9))
+    assert of_type(m.Proposed, leader.tick()) == [("c", m.Proposed(5, False, b""))]
+
+
+def test_what_the_leader_refused_is_tried_again_a_little_later(follower: ReplicaBench) -> None:
+    follower.propose(b"x")
+    first = forwarded(follower)
+    assert of_type(m.Propose, follower.tick(("b", m.Proposed(first.call, False, b"")))) == []
+    assert follower.replica.next_wakeup() <= follower.clock.now_s + 0.1
+    ((_, again),) = of_type(m.Propose, follower.tick(after_s=0.11))
+    assert (again.command, again.call != first.call) == (b"x", True)
+
+
+@pytest.mark.parametrize("lost", ["connection", "leadership"])
+def test_a_leader_lost_before_it_answered_means_unknown(follower: ReplicaBench, lost: str) -> None:
+    follower.propose(b"x")
+    call = forwarded(follower).call
+    if lost == "connection":
+        follower.replica.disconnected("b")
+        follower.tick()
+    else:
+        follower.follow(NO_OP, term=2, leader="c")
+        assert follower.replica.next_wakeup() <= follower.clock.now_s + TIMING.step_down_s
+        follower.tick(after_s=TIMING.step_down_s)
+    assert outcome(follower) is OutcomeUnknown
+    follower.tick(("b", m.Proposed(call, True, b"late")))
+    assert len(follower.results) == 1
+
+
+@pytest.mark.parametrize("attempted", [True, False])
+def test_a_deposed_leader_is_given_time_to_answer(follower: ReplicaBench, attempted: bool) -> None:
+    """After a hand-over it knows what became of each."""
+    follower.propose(b"x")
+    call = forwarded(follower).call
+    follower.follow(NO_OP, term=2, leader="c")
+    sent = follower.tick(("b", m.Proposed(call, attempted, b"done")))
+    sent += follower.tick(after_s=0.11)
+    assert follower.results == ([b"done"] if attempted else [])
+    assert [peer for peer, _ in of_type(m.Propose, sent)] == ([] if attempted else ["c"])
+
+
+def test_a_leader_that_leads_again_is_waited_for(follower: ReplicaBench) -> None:
+    follower.propose(b"x")
+    call = forwarded(follower).call
+    follower.follow(NO_OP, term=2, leader="c")
+    follower.follow(NO_OP, term=3, leader="b")
+    follower.tick(after_s=TIMING.step_down_s + 0.1)
+    assert follower.results == []
+    follower.tick(("b", m.Proposed(call, True, b"done")))
+    assert follower.results == [b"done"]
+
+
+def test_what_waits_for_a_leader_is_not_lost_with_one(follower: ReplicaBench) -> None:
+    follower.replica.disconnected("b")
+    follower.propose(b"x")
+    assert of_type(m.Propose, follower.tick()) == []
+    follower.follow(NO_OP, term=2, leader="c")
+    sent = [event for event in follower.trace if not isinstance(event, str)]
+    assert [(peer, message.command) for peer, message in of_type(m.Propose, sent)] == [("c", b"x")]
+
+
+def test_a_withdrawn_proposal_is_not_forwarded_again(follower: ReplicaBench) -> None:
+    """The caller was told that nobody knows, and has gone."""
+    follower.propose(b"x")
+    call = forwarded(follower).call
+    assert not follower.replica.withdraw(follower.proposal)
+    follower.tick(("b", m.Proposed(call, False, b"")))
+    assert of_type(m.Propose, follower.tick(after_s=0.2)) == []
+
+
+def test_an_answer_to_a_previous_life_meets_no_call_of_this_one() -> None:
+    calls = set()
+    for seed in range(20):
+        bench = ReplicaBench(seed=seed)
+        bench.follow(NO_OP)
+        bench.propose(b"x")
+        calls.add(forwarded(bench).call)
+    assert len(calls) == 20
+    assert min(calls) > 1000
