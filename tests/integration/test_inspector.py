@@ -1,0 +1,214 @@
+"""Untrusted content in real worker processes: limits, crashes, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry.core import limits
+from registry.core.errors import Invalid, Reason, Refused, Unavailable
+from registry.formats import compare, inspect
+from registry.server import inspector as module
+from registry.server.inspector import Inspector
+from tests.unit.formats import kit
+
+WAIT_S = 20.0
+HEAVY = json.dumps([[n, n % 7] for n in range(60_000)]).encode()
+APP = kit.dump(kit.app())
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs: a dead one that nobody waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def gone(pid: int) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while alive(pid):
+            await asyncio.sleep(0.01)
+
+
+async def test_answers_are_those_of_the_formats() -> None:
+    async with Inspector() as inspector:
+        assert await inspector.inspect(APP) == inspect(APP)
+        assert (await inspector.inspect(b"a = 1", "text")).kind == "text"
+        other = APP.replace(b"Be polite", b"Be kind")
+        compared = await inspector.compare(APP, other)
+        expected = compare(APP, other)
+        assert compared.summary == expected.summary
+        assert json.loads(compared.comparison_json)["nodes"]["changed"][0]["title"] == "Polite answer"
+
+
+async def test_many_at_once_on_two_workers_keep_their_answers_apart() -> None:
+    async with Inspector(workers=2) as inspector:
+        assert len(set(inspector.pids)) == 2
+        contents = [json.dumps({"n": n}).encode() for n in range(60)]
+        found = await asyncio.gather(*(inspector.inspect(content) for content in contents))
+        assert [one.value_digest for one in found] == [inspect(content).value_digest for content in contents]
+
+
+async def test_errors_cross_the_pipe_whole() -> None:
+    async with Inspector() as inspector:
+        with pytest.raises(Invalid) as caught:
+            await inspector.inspect(b'{"a": 1,\n]', "json")
+        assert caught.value.reason is Reason.INVALID_CONTENT
+        assert caught.value.metadata == {"line": "2", "column": "1"}
+        with pytest.raises(Invalid, match="unknown kind") as caught:
+            await inspector.inspect(b"x", "n8n")
+        assert "dify" in caught.value.hint
+        assert (await inspector.inspect(b"x")).kind == "text"
+
+
+async def test_a_job_past_its_time_is_ended_and_the_next_one_served() -> None:
+    async with Inspector(time_limit_s=0.0) as inspector:
+        (pid,) = inspector.pids
+        with pytest.raises(Invalid) as inspected:
+            await inspector.inspect(APP)
+        with pytest.raises(Refused) as compared:
+            await inspector.compare(APP, APP)
+        await gone(pid)
+    assert inspected.value.reason is Reason.INVALID_CONTENT
+    assert compared.value.reason is Reason.COMPARE_LIMIT
+    for error in (inspected.value, compared.value):
+        assert error.metadata == {"limit": "PARSE_TIME_S"}
+        assert "longer than 0 s" in error.message
+
+
+async def test_a_job_past_its_memory_is_refused_and_the_next_one_served() -> None:
+    # Nearly as many values as may be parsed: they do not fit into this worker.
+    wide = b"[" + b",".join([b'{"a":1}'] * 490_000) + b"]"
+    assert inspect(wide).kind == "json"
+    async with Inspector(memory_bytes=100 * limits.MIB) as inspector:
+        (pid,) = inspector.pids
+        with pytest.raises(Invalid) as caught:
+            await inspector.inspect(wide)
+        assert caught.value.metadata == {"limit": "PARSE_MEMORY_BYTES"}
+        assert "more than 100 MiB" in caught.value.message
+        assert (await inspector.inspect(APP)).kind == "dify"
+        assert inspector.pids != [pid]
+        await gone(pid)
+
+
+async def test_bombs_are_answered_by_a_worker_that_lives_on() -> None:
+    aliases = b"a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
+        b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 10)) for n in range(1, 12)
+    )
+    async with Inspector() as inspector:
+        pids = inspector.pids
+        for bomb in (b"[" * limits.MIB, b"- " * limits.MIB, b'{"a":' * limits.MIB, aliases):
+            found = await inspector.inspect(bomb)
+            assert found.kind == "text"
+            assert "kept as plain text" in found.warnings[0]
+        assert inspector.pids == pids
+
+
+async def test_a_worker_that_died_while_idle_is_replaced_unseen() -> None:
+    async with Inspector() as inspector:
+        (pid,) = inspector.pids
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(WAIT_S):
+            while inspector.pids:
+                await asyncio.sleep(0.01)
+        assert (await inspector.inspect(APP)).kind == "dify"
+        assert inspector.pids != [pid]
+
+
+async def test_a_worker_killed_in_the_middle_of_a_job_is_said() -> None:
+    async with Inspector() as inspector:
+        (pid,) = inspector.pids
+        os.kill(pid, signal.SIGSTOP)  # so that the job is surely under way
+        job = asyncio.create_task(inspector.compare(APP, APP))
+        await asyncio.sleep(0)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(Refused, match=r"its worker ended \(signal 9\)"):
+            await job
+        assert (await inspector.inspect(APP)).kind == "dify"
+
+
+async def test_a_caller_that_goes_away_leaves_no_answer_for_the_next() -> None:
+    async with Inspector() as inspector:
+        (pid,) = inspector.pids
+        os.kill(pid, signal.SIGSTOP)
+        job = asyncio.create_task(inspector.inspect(b"not for you"))
+        await asyncio.sleep(0)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        await gone(pid)
+        assert (await inspector.inspect(APP)).kind == "dify"
+
+
+async def test_waiting_jobs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_JOBS", 3)
+    async with Inspector() as inspector:
+        (pid,) = inspector.pids
+        os.kill(pid, signal.SIGSTOP)
+        jobs = [asyncio.create_task(inspector.inspect(APP)) for _ in range(4)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable) as caught:
+            await inspector.inspect(APP)
+        assert caught.value.reason is Reason.BUSY
+        os.kill(pid, signal.SIGCONT)
+        assert {one.kind for one in await asyncio.gather(*jobs)} == {"dify"}
+
+
+async def test_closing_ends_the_workers_and_the_jobs() -> None:
+    inspector = Inspector()
+    await inspector.start()
+    (pid,) = inspector.pids
+    os.kill(pid, signal.SIGSTOP)
+    jobs = [asyncio.create_task(inspector.inspect(APP)) for _ in range(2)]
+    await asyncio.sleep(0)
+    await inspector.close()
+    await inspector.close()
+    for error in await asyncio.gather(*jobs, return_exceptions=True):
+        assert isinstance(error, Unavailable)
+        assert error.reason is Reason.SHUTTING_DOWN
+    with pytest.raises(Unavailable):
+        await inspector.inspect(APP)
+    await gone(pid)
+
+
+ORPHAN = """
+import asyncio
+from registry.server.inspector import Inspector
+
+async def main():
+    inspector = Inspector()
+    await inspector.start()
+    await inspector.inspect(b"a: 1")
+    print(*inspector.pids, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_no_worker_survives_a_killed_member() -> None:
+    member = await asyncio.create_subprocess_exec(sys.executable, "-c", ORPHAN, stdout=asyncio.subprocess.PIPE)
+    assert member.stdout is not None
+    worker = int(await member.stdout.readline())
+    assert alive(worker)
+    member.kill()
+    await member.wait()
+    await gone(worker)
+
+
+async def test_the_loop_runs_on_while_a_worker_is_busy() -> None:
+    async with Inspector() as inspector:
+        job = asyncio.create_task(inspector.inspect(HEAVY))
+        turns = 0
+        while not job.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert (await job).kind == "json"
+        assert turns > 10  # a parse on the loop would be one
