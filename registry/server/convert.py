@@ -1,0 +1,136 @@
+"""Values of the core as messages of registry.v1, and back where a message carries a value."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from registry.core import commands, model, outcomes
+from registry.store import queries
+from registry.v1 import agent_pb2, registry_pb2
+
+
+def version(row: model.Version) -> registry_pb2.Version:
+    return registry_pb2.Version(
+        workflow=row.workflow,
+        number=row.number,
+        digest=row.digest,
+        value_digest=row.value_digest,
+        semantic_digest=row.semantic_digest,
+        kind=row.kind,
+        size_bytes=row.size_bytes,
+        status=row.status,
+        parents=row.parents,
+        author=row.author,
+        created_ms=row.created_ms,
+        message=row.message,
+        labels=row.labels,
+        facts=row.facts,
+        revision=row.revision,
+    )
+
+
+def pointer(row: model.Pointer) -> registry_pb2.Pointer:
+    return registry_pb2.Pointer(
+        workflow=row.workflow,
+        pointer=row.pointer,
+        version=row.version,
+        digest=row.digest,
+        previous_version=row.previous_version,
+        generation=row.generation,
+        revision=row.revision,
+        reason=row.reason,
+        principal=row.principal,
+        time_ms=row.time_ms,
+        rollback=row.rollback,
+    )
+
+
+def workflow(row: queries.WorkflowSummary) -> registry_pb2.Workflow:
+    return registry_pb2.Workflow(
+        name=row.workflow.name,
+        kind=row.workflow.kind,
+        versions=row.workflow.versions,
+        created_ms=row.workflow.created_ms,
+        pointers=[pointer(each) for each in row.pointers],
+        newest=version(row.newest),
+    )
+
+
+def agent(row: queries.AgentReport, now_ms: int) -> registry_pb2.AgentRow:
+    report = row.agent
+    return registry_pb2.AgentRow(
+        agent=report.agent,
+        site=report.site,
+        labels=report.labels,
+        workflow=report.workflow,
+        pointer=report.pointer,
+        version=report.running_version,
+        digest=report.running_digest,
+        generation=report.running_generation,
+        target_generation=report.generation,
+        state=agent_state(report, row.target.generation),
+        code=report.code,
+        detail=report.detail,
+        reported_ms=report.reported_ms,
+        age_ms=max(now_ms - row.contact_ms, 0),
+    )
+
+
+def agent_state(report: model.Agent, generation: int) -> str:
+    """Against the pointer's current generation: installing, current, error (it refused or reverted), behind."""
+    if report.generation < generation:
+        return "behind"
+    if report.phase in ("reverted", "refused"):
+        return "error"
+    return "current" if report.phase == "confirmed" else "installing"
+
+
+def status_change(row: model.StatusChange) -> registry_pb2.StatusChange:
+    return registry_pb2.StatusChange(
+        workflow=row.workflow, version=row.version, previous_status=row.previous_status, status=row.status
+    )
+
+
+def change(row: model.Change) -> registry_pb2.Change:
+    return registry_pb2.Change(
+        revision=row.revision,
+        time_ms=row.time_ms,
+        principal=row.principal,
+        action=row.action,
+        reason=row.reason,
+        request_id=row.request_id,
+        workflows=row.workflows,
+        version=None if row.version is None else version(row.version),
+        pointers=[pointer(each) for each in row.pointers],
+        previous_status=row.previous_status,
+        status_changes=[status_change(each) for each in row.status_changes],
+    )
+
+
+def switched(outcome: outcomes.Switched, info: registry_pb2.ReplyInfo) -> registry_pb2.SwitchResponse:
+    return registry_pb2.SwitchResponse(
+        info=info,
+        pointers=[pointer(each) for each in outcome.pointers],
+        status_changes=[status_change(each) for each in outcome.status_changes],
+        notes=outcome.notes,
+    )
+
+
+def ack(message: agent_pb2.Ack) -> commands.Ack:
+    return commands.Ack(
+        agent=message.agent,
+        incarnation=message.incarnation,
+        sequence=message.sequence,
+        workflow=message.workflow,
+        pointer=message.pointer or model.DEFAULT_POINTER,
+        generation=message.generation,
+        phase=cast(model.Phase, message.phase),  # checked with the command
+        site=message.site,
+        labels=dict(message.labels),
+        code=message.code,
+        detail=message.detail,
+        running_generation=message.running_generation,
+        running_version=message.running_version,
+        running_digest=message.running_digest,
+        time_ms=message.time_ms,
+    )

@@ -1,0 +1,128 @@
+"""Whose data directory this is. Decided once, when the directory is first used, and checked at every start."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+FILE = "member.json"
+LOCK = "member.lock"
+DATABASE = "db"
+
+
+class IdentityError(Exception):
+    """The directory cannot serve as this member's. Nothing in it was changed."""
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one member: its name, the random incarnation of its directory, and the cluster it was founded in."""
+
+    name: str
+    incarnation: str
+    founding: dict[str, str]  # peer addresses by name
+    format: int = 1
+
+
+class DataDirectory:
+    """A locked data directory. Two processes never hold the same one; the lock ends with the process.
+
+    Raises IdentityError: not a directory, in use, of another member or cluster, not readable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise IdentityError(f"cannot use {path} as data directory: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise IdentityError(
+                f"data directory {path} is in use by another process; stop it, or give this member its own directory"
+            ) from error
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def identify(self, *, name: str, founding: Mapping[str, str], own_peer_address: str, incarnation: str) -> Identity:
+        """The directory's identity, written now if it is new.
+
+        founding: peer addresses by name from --cluster, empty if not given: then the directory knows, and a new one
+        founds a cluster of one at `own_peer_address`. incarnation: random, used for a new directory and for one
+        whose database is gone.
+        """
+        known = self._read()
+        if known is None:
+            identity = Identity(name=name, incarnation=incarnation, founding=dict(founding) or {name: own_peer_address})
+            self._write(identity)
+            return identity
+        if known.name != name:
+            raise IdentityError(
+                f"data directory {self.path} belongs to member {known.name!r}, this is {name!r}; "
+                f"start it with --name {known.name}, or give {name} a directory of its own"
+            )
+        if founding and dict(founding) != known.founding:
+            raise IdentityError(
+                f"data directory {self.path} belongs to another cluster: it was founded as "
+                f"{_spelled(known.founding)}, --cluster says {_spelled(founding)}; "
+                "use that --cluster or none, or another directory"
+            )
+        if not self._has_database():  # with it went what the others were promised under this incarnation
+            known = msgspec.structs.replace(known, incarnation=incarnation)
+            self._write(known)
+        if len(known.founding) == 1:  # nobody else has to find it: its peer address may move
+            return msgspec.structs.replace(known, founding={name: own_peer_address})
+        return known
+
+    def _has_database(self) -> bool:
+        try:
+            return (self.path / DATABASE / "data.mdb").stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
+    def _read(self) -> Identity | None:
+        try:
+            data = (self.path / FILE).read_bytes()
+        except FileNotFoundError:
+            if others := sorted(entry.name for entry in self.path.iterdir() if entry.name not in (LOCK, FILE + ".new")):
+                raise IdentityError(
+                    f"{self.path} is no data directory of a member: it has no {FILE}, but {', '.join(others[:3])}; "
+                    "give an empty or new directory"
+                ) from None
+            return None
+        except OSError as error:
+            raise IdentityError(f"cannot read {self.path / FILE}: {error.strerror}") from error
+        try:
+            identity = msgspec.json.decode(data, type=Identity)
+        except msgspec.DecodeError as error:
+            raise IdentityError(f"{self.path / FILE} is damaged ({error}); restore it from a copy") from error
+        if identity.format != 1:
+            raise IdentityError(f"{self.path} was written by a newer release (format {identity.format}); use that one")
+        return identity
+
+    def _write(self, identity: Identity) -> None:
+        new = self.path / (FILE + ".new")
+        try:
+            with open(new, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(identity)) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, self.path / FILE)
+            directory = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise IdentityError(f"cannot write {self.path / FILE}: {error.strerror}") from error
+
+
+def _spelled(members: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={address}" for name, address in members.items())

@@ -1,0 +1,39 @@
+"""Bounds of one member process, times in seconds. What concerns the registry's data is in `registry.core.limits`."""
+
+from __future__ import annotations
+
+# Calls
+CALL_S = 10.0  # a call without a deadline of its own
+CALL_MAX_S = 60.0  # a longer deadline waits no longer than this for the cluster
+REPLY_MARGIN_S = 0.05  # kept of a deadline, so that the answer arrives before the caller gives up
+CONCURRENT_CALLS = 32_768  # pollers and watchers included
+ERROR_BYTES = 768  # of a message or metadata value of a failed call: trailers past 8 KiB are refused by gRPC
+BUSY_RETRY_MS = 1000
+
+PING_MIN_MS = 5_000  # keepalive of clients, no more often
+
+# Agents
+CONTACT_FLUSH_S = 15.0
+CONTACTS_WAITING = 100_000  # agents remembered between two flushes; past it a contact waits for the agent's next poll
+ACKS_GATHER_S = 0.01  # reports of agents that arrive this close together share a command
+ACKS_WAITING = 16_384  # reports gathered for commands not yet sent
+
+# Content
+INLINE_BYTES = 64 * 1024  # larger content is packed and unpacked in a thread
+
+WATCH_BYTES = 1024 * 1024  # of changes in one message
+PAGE_BYTES = 4 * 1024 * 1024  # a longer page is cut: its token goes on from there
+
+# HTTP
+HTTP_CONNECTIONS = 1024
+HTTP_HEAD_BYTES = 16 * 1024
+HTTP_BODY_BYTES = 0  # nothing served here takes a body
+HTTP_UNREAD_BYTES = 1024 * 1024  # answers a client has not read yet
+HTTP_IDLE_S = 30.0
+
+# Life
+READINESS_INTERVAL_S = 0.25  # how soon health follows the loss of a leader
+FOUND_TIMEOUT_S = 5.0
+GRACE_S = 30.0  # running calls, after SIGTERM
+HANDOVER_S = 5.0
+STOP_S = 10.0  # closing everything else

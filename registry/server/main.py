@@ -1,0 +1,236 @@
+"""registryd: flags, logs, signals and exit codes around one member.
+
+Exit codes: 0 stopped as asked; 1 could not start (a port in use, a file that cannot be read); 2 wrong flags,
+configuration or data directory; 70 failed hard and must be started again (a full disk, a damaged file, a defect).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import structlog
+import uvloop
+
+from cluster import journal
+from cluster.api import Cluster, StateMachine
+from cluster.kv.api import Environment
+from cluster.kv.lmdb_env import LmdbEnvironment
+from cluster.member import Member, MemberConfig
+from cluster.peers import PeerTls
+from registry.core import limits as core_limits
+from registry.server import limits, logs, tls
+from registry.server.config import Config, ConfigError, build, read_toml
+from registry.server.identity import DATABASE, DataDirectory, Identity, IdentityError
+from registry.server.inspector import Inspector
+from registry.server.member import RegistryMember, StartError, foundation
+from registry.store import tables
+
+EXIT_START, EXIT_USAGE, EXIT_FAILED = 1, 2, 70
+log = structlog.get_logger()
+
+
+def _read_config(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """The file's values come after flags and environment."""
+    if value:
+        try:
+            context.default_map = read_toml(Path(value))
+        except ConfigError as error:
+            raise click.UsageError(str(error), context) from error
+    return value
+
+
+@click.command(
+    context_settings={"auto_envvar_prefix": "REGISTRY", "max_content_width": 110},
+    epilog="Every option can also stand in the environment (REGISTRY_DATA_DIR=...) or in the --config file "
+    "(data_dir = ...); flags come first, then the environment, then the file.",
+)
+@click.option("--config", metavar="FILE.toml", is_eager=True, callback=_read_config, help="Read options from a file.")
+@click.option("--name", default="n1", show_default=True, help="This member's name, for ever.")
+@click.option("--data-dir", required=True, metavar="DIR", help="Where everything is kept; one directory, one member.")
+@click.option("--listen", default="127.0.0.1:7400", show_default=True, metavar="HOST:PORT", help="The API (gRPC).")
+@click.option(
+    "--peer-listen", default="127.0.0.1:7401", show_default=True, metavar="HOST:PORT", help="The other members."
+)
+@click.option(
+    "--http-listen", default="127.0.0.1:7402", show_default=True, metavar="HOST:PORT", help="/livez, /readyz, /metrics."
+)
+@click.option("--advertise", default="", metavar="HOST:PORT", help="Where clients reach the API, if not at --listen.")
+@click.option("--peer-advertise", default="", metavar="HOST:PORT", help="Where members reach this one.")
+@click.option(
+    "--cluster",
+    default="",
+    metavar="NAME=HOST:PORT,...",
+    help="Peer addresses of all members, this one too: founds the cluster. Without it: a cluster of one.",
+)
+@click.option("--datacenter", default="", metavar="NAME", help="Where this member stands.")
+@click.option("--tls-cert", default="", metavar="FILE", help="This member's certificate (PEM).")
+@click.option("--tls-key", default="", metavar="FILE", help="Its key.")
+@click.option("--tls-ca", default="", metavar="FILE", help="The authority that signed members and clients.")
+@click.option("--insecure", is_flag=True, help="Without TLS on other interfaces than loopback. Anyone can switch then.")
+@click.option(
+    "--content-limit",
+    type=int,
+    default=core_limits.CONTENT_BYTES,
+    metavar="BYTES",
+    show_default=True,
+    help=f"Largest content of one version, at most {core_limits.CONTENT_BYTES_CEILING}.",
+)
+@click.version_option(package_name="workflow-registry")
+@click.pass_context
+def main(context: click.Context, /, config: str | None, **options: Any) -> None:
+    """One member of a workflow registry."""
+    try:
+        checked = build(**options)
+    except ConfigError as error:
+        raise click.UsageError(str(error), context) from error
+    logs.configure(checked.name)
+    try:
+        directory = DataDirectory(checked.data_dir)
+        identity = directory.identify(
+            name=checked.name,
+            founding=checked.founding,
+            own_peer_address=str(checked.peer_advertise or checked.peer_listen),
+            incarnation=os.urandom(8).hex(),
+        )
+    except IdentityError as error:
+        _leave(EXIT_USAGE, str(error))
+    try:
+        uvloop.run(_run(checked, identity))
+    except StartError as error:
+        _leave(EXIT_START, str(error))
+    finally:
+        directory.close()
+
+
+async def _run(config: Config, identity: Identity) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_unhandled)
+    asked: asyncio.Future[str] = loop.create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _ask, asked, signal.Signals(number).name)
+    peer_tls = _peer_tls(config)
+    async with Inspector() as inspector:
+        environment = _open(config.data_dir / DATABASE)
+        try:
+            member = RegistryMember(
+                config,
+                environment=environment,
+                inspector=inspector,
+                open_cluster=partial(_open_cluster, config, identity, peer_tls, environment),
+            )
+            await member.start()
+            log.info(
+                "started",
+                api=member.api_address,
+                peer=str(config.peer_listen),
+                http=member.http_address,
+                data_dir=str(config.data_dir),
+                members=sorted(identity.founding),
+            )
+            await _until(asked, member)
+        finally:
+            environment.close()
+    log.info("stopped")
+
+
+def _open_cluster(
+    config: Config,
+    identity: Identity,
+    peer_tls: PeerTls | None,
+    environment: Environment,
+    api_address: str,
+    state_machine: StateMachine,
+) -> Cluster:
+    member = MemberConfig(
+        name=config.name,
+        listen=str(config.peer_listen),
+        voters=identity.founding,
+        foundation=foundation(identity.founding),
+        incarnation=identity.incarnation,
+        api_address=api_address,
+        datacenter=config.datacenter,
+        tls=peer_tls,
+    )
+    return Member(member, environment, state_machine)
+
+
+async def _until(asked: asyncio.Future[str], member: RegistryMember) -> None:
+    """Serve until asked to stop, and stop. A hard failure, before or meanwhile, ends the process here."""
+    failure = asyncio.create_task(_fail_with(member))
+    await asked
+    log.info("stopping", signal=asked.result())
+    limit_s = limits.GRACE_S + limits.HANDOVER_S + limits.STOP_S
+    try:
+        async with asyncio.timeout(limit_s):
+            await member.stop()
+    except TimeoutError:
+        try:
+            log.error("could not stop in time; everything acknowledged is kept", limit_s=limit_s)
+            sys.stderr.flush()
+        finally:
+            os._exit(EXIT_FAILED)
+    failure.cancel()
+
+
+async def _fail_with(member: RegistryMember) -> NoReturn:
+    """The end at once: nothing that could hang, nothing that could write."""
+    error = await member.failure()
+    try:
+        log.critical("failed hard", error=str(error), advice=advice(error), exc_info=error)
+        sys.stderr.flush()
+    finally:  # whatever becomes of the log
+        os._exit(EXIT_FAILED)
+
+
+def _peer_tls(config: Config) -> PeerTls | None:
+    try:
+        return None if config.tls is None else tls.peers(config.tls)
+    except OSError as error:
+        raise StartError(f"the files of --tls-cert, --tls-key and --tls-ca do not work: {error}") from error
+
+
+def _open(path: Path) -> LmdbEnvironment:
+    try:
+        return LmdbEnvironment(path, (*tables.TABLES, *journal.TABLES))
+    except Exception as error:  # lmdb's own stay in cluster.kv
+        raise StartError(f"cannot open the database in {path}: {error}; {advice(error)}") from error
+
+
+def advice(error: BaseException) -> str:
+    """What an operator does about a hard failure."""
+    text = f"{type(error).__name__} {error}".lower()
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "no space" in text:
+        return "the disk is full: free some space and start again; everything acknowledged is kept"
+    if "mapfull" in text or "map_full" in text:
+        return "the database has reached its largest size; nothing acknowledged is lost"
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "lmdb":
+        return "check the disk (is it full?) and its permissions, then start again; everything acknowledged is kept"
+    return "start again: memory and disk are taken from the last commit; if it repeats, report this log"
+
+
+def _leave(code: int, message: str) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def _ask(asked: asyncio.Future[str], name: str) -> None:
+    if not asked.done():
+        asked.set_result(name)
+
+
+def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    with contextlib.suppress(Exception):
+        log.error("unhandled", message=context.get("message"), exc_info=context.get("exception"))
+
+
+if __name__ == "__main__":
+    main()

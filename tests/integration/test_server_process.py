@@ -1,0 +1,221 @@
+"""registryd as operators meet it: a process with flags, signals, exit codes and a disk that can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import resource
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from click.testing import CliRunner
+
+from registry.server.main import EXIT_FAILED, EXIT_START, EXIT_USAGE, main
+from registry.v1 import agent_pb2, agent_pb2_grpc, registry_pb2, registry_pb2_grpc
+from tests.integration.server_kit import RPC_S, free_port
+
+ENDS_S = 20.0
+
+
+class Daemon:
+    """A registryd process and its log."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[dict[str, Any]] = []
+
+    async def until(self, event: str) -> dict[str, Any]:
+        """The first log line of this event from here on."""
+        assert self.process.stderr is not None
+        while line := await asyncio.wait_for(self.process.stderr.readline(), ENDS_S):
+            self.lines.append(json.loads(line))
+            if self.lines[-1]["event"] == event:
+                return self.lines[-1]
+        raise AssertionError(f"ended before {event}: {self.lines}")
+
+    async def ended(self) -> int:
+        """The exit code."""
+        return await asyncio.wait_for(self.process.wait(), ENDS_S)
+
+
+def flags(path: Path, **changes: str) -> list[str]:
+    options = {
+        "name": "n1",
+        "data-dir": str(path),
+        "listen": "127.0.0.1:0",
+        "http-listen": "127.0.0.1:0",
+        "peer-listen": f"127.0.0.1:{free_port()}",
+    } | changes
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+
+@asynccontextmanager
+async def daemon(path: Path, before: Callable[[], None] | None = None, **changes: str) -> AsyncIterator[Daemon]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "registry.server.main", *flags(path, **changes)),
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=before,
+        limit=2**20,
+    )
+    try:
+        yield Daemon(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def refused(path: Path, **changes: str) -> tuple[int, str]:
+    """Exit code and what a start that cannot work says."""
+    async with daemon(path, **changes) as started:
+        _, said = await asyncio.wait_for(started.process.communicate(), ENDS_S)
+        assert started.process.returncode is not None
+        return started.process.returncode, said.decode()
+
+
+@asynccontextmanager
+async def calls(address: str) -> AsyncIterator[tuple[Any, Any]]:
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield registry_pb2_grpc.RegistryServiceStub(channel), agent_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+async def test_sigterm_lets_calls_end_and_exits_0_and_a_restart_has_everything(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as first:
+        address = (await first.until("started"))["api"]
+        await first.until("ready")
+        async with calls(address) as (registry, agents):
+            published = await registry.Publish(registry_pb2.PublishRequest(workflow="a/b", content=b"x"), timeout=RPC_S)
+            poll = asyncio.ensure_future(
+                agents.Poll(agent_pb2.PollRequest(agent="edge-1", wait_ms=60_000), timeout=ENDS_S)
+            )
+            version = registry_pb2.GetVersionRequest(workflow="a/b", stale=True)
+            await registry.GetVersion(version, timeout=RPC_S)  # the poll went before it on the same connection
+            first.process.send_signal(signal.SIGTERM)
+            assert not (await poll).instructions
+            await first.until("stopped")
+            assert await first.ended() == 0
+    async with daemon(tmp_path) as second:
+        address = (await second.until("started"))["api"]
+        await second.until("ready")
+        async with calls(address) as (registry, _):
+            again = await registry.GetVersion(registry_pb2.GetVersionRequest(workflow="a/b"), timeout=RPC_S)
+        assert again.version == published.version
+        assert again.info.cluster_id == published.info.cluster_id
+        second.process.send_signal(signal.SIGINT)
+        await second.until("stopped")
+        assert await second.ended() == 0
+
+
+@pytest.mark.parametrize("port", ["listen", "peer-listen", "http-listen"])
+async def test_a_port_in_use_is_named(tmp_path: Path, port: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, said = await refused(tmp_path, **{port: address})
+    assert code == EXIT_START
+    assert (
+        said
+        == f"error: --{port} {address}: cannot bind: Address already in use; stop what listens there, or choose another address\n"
+    )
+
+
+async def test_the_data_directory_of_another_member_is_refused(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as running:
+        await running.until("ready")
+        code, said = await refused(tmp_path)
+        assert (code, "in use by another process" in said) == (EXIT_USAGE, True)
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.ended() == 0
+    code, said = await refused(tmp_path, name="n2")
+    assert (code, "belongs to member 'n1'" in said) == (EXIT_USAGE, True)
+    code, said = await refused(tmp_path, cluster="n1=127.0.0.1:1,n2=127.0.0.1:2")
+    assert (code, "belongs to another cluster" in said) == (EXIT_USAGE, True)
+    assert said.count("\n") == 1
+
+
+def small_disk() -> None:
+    """A file that may not grow fails the same write that a full disk fails."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 1024 * 1024, 3 * 1024 * 1024))
+
+
+async def fill(registry: Any, acknowledged: list[bytes]) -> None:
+    """Publish more than small_disk takes."""
+    for number in range(100):
+        content = random.Random(number).randbytes(200_000)
+        request = registry_pb2.PublishRequest(workflow="full/disk", content=content, kind="binary")
+        await registry.Publish(request, timeout=RPC_S, wait_for_ready=True)
+        acknowledged.append(content)
+
+
+async def test_a_disk_that_is_full_stops_the_member_and_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    acknowledged: list[bytes] = []
+    async with daemon(tmp_path, small_disk) as full:
+        address = (await full.until("started"))["api"]
+        await full.until("ready")
+        async with calls(address) as (registry, _):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await fill(registry, acknowledged)
+        failure = await full.until("failed hard")
+        assert failure["advice"]
+        assert await full.ended() == EXIT_FAILED
+    assert acknowledged
+    async with daemon(tmp_path) as repaired:
+        address = (await repaired.until("started"))["api"]
+        await repaired.until("ready")
+        async with calls(address) as (registry, _):
+            for number, content in enumerate(acknowledged, start=1):
+                request = registry_pb2.GetContentRequest(workflow="full/disk", reference=str(number))
+                assert (await registry.GetContent(request, timeout=RPC_S)).content == content
+
+
+async def test_a_member_whose_log_cannot_be_written_serves_and_stops_when_its_disk_is_full(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    acknowledged: list[bytes] = []
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'exec "$@" 2>/dev/full', "sh"),
+        *(sys.executable, "-m", "registry.server.main", *flags(tmp_path, listen=address)),
+        preexec_fn=small_disk,
+    )
+    try:
+        async with calls(address) as (registry, _):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await fill(registry, acknowledged)
+        assert acknowledged
+        assert await asyncio.wait_for(process.wait(), ENDS_S) == EXIT_FAILED
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def test_flags_come_before_the_environment_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "member.toml"
+    file.write_text(f'data_dir = "{tmp_path}"\nlisten = "of-the-file"\n')
+    runner = CliRunner()
+
+    def said(*arguments: str, **environment: str) -> str:
+        result = runner.invoke(main, ["--config", str(file), *arguments], env=environment)
+        assert result.exit_code == EXIT_USAGE
+        return result.output
+
+    assert "'of-the-file'" in said()
+    assert "'of-the-environment'" in said(REGISTRY_LISTEN="of-the-environment")
+    assert "'of-the-flag'" in said("--listen", "of-the-flag", REGISTRY_LISTEN="of-the-environment")
+    file.write_text("typo = 1\n")
+    assert "unknown options: typo" in said()
+
+
+def test_help_and_missing_options_are_plain() -> None:
+    runner = CliRunner()
+    assert "--data-dir" in runner.invoke(main, ["--help"]).output
+    result = runner.invoke(main, [])
+    assert (result.exit_code, "--data-dir" in result.output) == (EXIT_USAGE, True)
