@@ -1,0 +1,36 @@
+"""The SDK: `Client` and its values. Rows are in `registry.core.model`, errors in `registry.core.errors`."""
+
+from registry.client.client import Client, new_request_id
+from registry.client.values import (
+    AgentRow,
+    ClusterStatus,
+    Comparison,
+    Follow,
+    Instruction,
+    MemberStatus,
+    Move,
+    PollRequest,
+    PollResponse,
+    Published,
+    ReplyInfo,
+    TlsConfig,
+    WorkflowSummary,
+)
+
+__all__ = [
+    "AgentRow",
+    "Client",
+    "ClusterStatus",
+    "Comparison",
+    "Follow",
+    "Instruction",
+    "MemberStatus",
+    "Move",
+    "PollRequest",
+    "PollResponse",
+    "Published",
+    "ReplyInfo",
+    "TlsConfig",
+    "WorkflowSummary",
+    "new_request_id",
+]

@@ -1,0 +1,203 @@
+"""The tables of regctl: they fit 80 columns, and what does not fit is in `-o json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from registry.cli import views
+from registry.client import AgentRow, ClusterStatus, WorkflowSummary
+from registry.core.model import DEFAULT_POINTER, Change, Pointer, Version
+from registry.formats import render
+
+MINUTES = len("2026-01-31 12:00")
+CUT_LINES = 4
+CUT_CHARS = 240  # of one value in a comparison
+Row = Sequence[str]
+
+
+def table(columns: str, rows: Iterable[Row]) -> Table:
+    """`columns`: names; > aligns right, what gives way to the others is marked: ~ is cut to fit, * wraps."""
+    names = columns.split()
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in names:
+        title = Text(name.lstrip(">~*").replace("_", " "), no_wrap=True)
+        made.add_column(title, justify="right" if name[0] == ">" else "left", no_wrap=name[0] not in "~*")
+    for row in rows:
+        made.add_row(*(_cell(cell, wraps=name[0] == "*") for name, cell in zip(names, row, strict=True)))
+    return made
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names and values, one a line; long values wrap."""
+    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            made.add_row(name, Text(views.printable(value)))
+    return made
+
+
+def version(value: Version) -> Table:
+    return facts(
+        [
+            ("version", f"{value.workflow}@{value.number}"),
+            ("status", value.status),
+            ("kind", value.kind),
+            ("size", f"{value.size_bytes} bytes"),
+            ("digest", value.digest),
+            ("value digest", value.value_digest),
+            ("semantic digest", value.semantic_digest),
+            ("parents", ", ".join(map(str, value.parents))),
+            ("author", value.author),
+            ("published", f"{views.clock(value.created_ms)} UTC"),
+            ("message", value.message),
+            ("labels", _pairs(value.labels)),
+            ("facts", _pairs(value.facts)),
+            ("revision", str(value.revision)),
+        ]
+    )
+
+
+def pointer(value: Pointer) -> Table:
+    return facts(
+        [
+            ("pointer", f"{value.workflow}@{value.pointer}"),
+            ("version", str(value.version)),
+            ("digest", value.digest),
+            ("previous version", str(value.previous_version or "none")),
+            ("generation", str(value.generation)),
+            ("since", f"{views.clock(value.time_ms)} UTC"),
+            ("by", value.principal),
+            ("reason", value.reason),
+            ("rollback", "yes" if value.rollback else ""),
+            ("revision", str(value.revision)),
+        ]
+    )
+
+
+def workflows(values: Iterable[WorkflowSummary]) -> Table:
+    def active(value: WorkflowSummary) -> str:
+        return next((str(each.version) for each in value.pointers if each.pointer == DEFAULT_POINTER), "-")
+
+    def others(value: WorkflowSummary) -> str:
+        return " ".join(f"{p.pointer}={p.version}" for p in value.pointers if p.pointer != DEFAULT_POINTER)
+
+    return table(
+        "~workflow kind >newest >active ~other_pointers published",
+        (
+            (
+                value.name,
+                value.kind,
+                str(value.versions),
+                active(value),
+                others(value),
+                views.clock(value.newest.created_ms if value.newest else 0)[:MINUTES],
+            )
+            for value in values
+        ),
+    )
+
+
+def versions(values: Iterable[Version]) -> Table:
+    return table(
+        ">version status digest >size published ~message",
+        (
+            (
+                str(value.number),
+                value.status,
+                views.short(value.digest),
+                views.size(value.size_bytes),
+                views.clock(value.created_ms)[:MINUTES],
+                value.message,
+            )
+            for value in values
+        ),
+    )
+
+
+def history(values: Iterable[Change], workflow: str) -> Table:
+    return table(
+        ">revision time action *what *by *reason",
+        (
+            (
+                str(value.revision),
+                views.clock(value.time_ms),
+                value.action,
+                views.what(value, workflow),
+                value.principal,
+                value.reason,
+            )
+            for value in values
+        ),
+    )
+
+
+def agents(values: Iterable[AgentRow]) -> Table:
+    return table(
+        "~agent ~site ~follows >version >generation state >age ~detail",
+        (
+            (
+                value.agent,
+                value.site,
+                f"{value.workflow}:{value.pointer}",
+                str(value.version or "-"),
+                str(value.generation or "-"),
+                value.state,
+                views.age(value.age_ms),
+                " ".join(part for part in (value.code, value.detail) if part),
+            )
+            for value in values
+        ),
+    )
+
+
+def members(value: ClusterStatus) -> Table:
+    return table(
+        "name role ~address ~datacenter alive >applied >lag",
+        (
+            (
+                member.name,
+                member.role,
+                member.address,
+                member.datacenter or "-",
+                "yes" if member.alive else "no",
+                str(member.applied_index or "-"),
+                str(member.lag),
+            )
+            for member in value.members
+        ),
+    )
+
+
+def comparison(value: Mapping[str, Any], old: str, new: str) -> Group:
+    """What was before and after, side by side; long texts are cut."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("", "what"):
+        made.add_column(name, no_wrap=True)
+    for name in ("where", "before", "after"):
+        made.add_column(name, overflow="fold")
+    for row in render.rows(value):
+        made.add_row(*(Text(_cut(cell)) for cell in row))
+    head = Text(views.printable(f"{old} -> {new}: {value['summary']}"))
+    return Group(head, made) if made.row_count else Group(head)
+
+
+def _cut(text: str) -> str:
+    lines = text.split("\n")
+    kept = "\n".join(lines[:CUT_LINES])[:CUT_CHARS]
+    return kept if kept == text else f"{kept} …"
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(values.items()))
+
+
+def _cell(text: str, *, wraps: bool) -> Text:
+    line = views.printable(text.partition("\n")[0])
+    return Text(line) if wraps else Text(line, no_wrap=True, overflow="ellipsis")

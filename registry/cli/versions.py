@@ -1,0 +1,179 @@
+"""Commands about versions: publish, workflows, versions, show, cat, mark."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from registry.cli import tables, views
+from registry.cli.session import Session, connected
+from registry.core import references
+from registry.core.limits import CONTENT_BYTES_CEILING
+from registry.core.model import STATUSES, Status
+from registry.formats import KINDS
+
+request_id_option = click.option(
+    "--request-id", metavar="ID", help="Repeat a command whose outcome is unknown: it takes effect at most once."
+)
+
+
+def split(reference: str) -> tuple[str, str]:
+    """`ns/name@active~1` into workflow and the part after the @, checked. Raises Invalid."""
+    references.parse(reference)
+    workflow, _, target = reference.partition("@")
+    return workflow, target
+
+
+def split_version(reference: str) -> tuple[str, str]:
+    """The same for commands that need a version to be named. Raises click.UsageError."""
+    workflow, target = split(reference)
+    if not target:
+        raise click.UsageError(f"{reference} names no version; write {workflow}@3, for one")
+    return workflow, target
+
+
+def _labels(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE", context, parameter)
+        labels[key] = text
+    return labels
+
+
+def read_file(file: str) -> bytes:
+    """At most one byte more than any registry takes: the SDK refuses that."""
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(CONTENT_BYTES_CEILING + 1)
+        with Path(file).open("rb") as opened:
+            return opened.read(CONTENT_BYTES_CEILING + 1)
+    except OSError as error:
+        raise click.UsageError(f"cannot read {file}: {error.strerror}") from None
+
+
+@click.command()
+@click.argument("workflow", metavar="NS/NAME")
+@click.argument("file", metavar="FILE|-")
+@click.option("-m", "--message", default="", help="What changed and why.")
+@click.option("-l", "--label", "labels", multiple=True, metavar="K=V", callback=_labels, help="May be repeated.")
+@click.option("--kind", default="", help=f"One of {', '.join(KINDS)}.  [default: detected]")
+@request_id_option
+@connected
+async def publish(
+    session: Session,
+    workflow: str,
+    file: str,
+    message: str,
+    labels: dict[str, str],
+    kind: str,
+    request_id: str | None,
+) -> None:
+    """Store the exact bytes of FILE as the next version.
+
+    Publishing the newest bytes again creates nothing.
+
+    \b
+      regctl publish support/triage triage.yml -m "shorter prompt"
+      regctl publish support/triage triage.yml -l semver=v1.4.0
+      cat triage.yml | regctl publish support/triage -
+    """
+    published = await session.doing(
+        session.client.publish(
+            workflow, read_file(file), kind=kind, message=message, labels=labels, request_id=request_id
+        )
+    )
+    verb = "published" if published.created else "nothing new: the newest version has these bytes:"
+    detail = f"{published.kind}, {published.size_bytes} bytes, {views.short(published.digest)}"
+    session.show(views.published(published), lambda: f"{verb} {workflow}@{published.number} ({detail})")
+
+
+@click.command()
+@click.argument("prefix", required=False, default="", metavar="[PREFIX]")
+@connected
+async def workflows(session: Session, prefix: str) -> None:
+    """List workflows, by name.
+
+    \b
+      regctl workflows
+      regctl workflows support/
+    """
+    found = await session.all(session.client.workflows(prefix))
+    session.show([views.workflow(each) for each in found], lambda: tables.workflows(found))
+
+
+@click.command()
+@click.argument("workflow", metavar="NS/NAME")
+@connected
+async def versions(session: Session, workflow: str) -> None:
+    """List the versions of a workflow, newest first.
+
+    \b
+      regctl versions support/triage
+    """
+    found = await session.all(session.client.versions(workflow))
+    session.show([views.version(each) for each in found], lambda: tables.versions(found))
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@connected
+async def show(session: Session, reference: str) -> None:
+    """Everything known about one version.
+
+    \b
+      regctl show support/triage              the newest
+      regctl show support/triage@3            number 3
+      regctl show support/triage@active       what the pointer names
+      regctl show support/triage@active~1     what it named before
+      regctl show support/triage@sha256:ab12cd
+      regctl show support/triage@v1.4.0       by label semver
+    """
+    version = await session.doing(session.client.version(*split(reference)))
+    session.show(views.version(version), lambda: tables.version(version))
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@connected
+async def cat(session: Session, reference: str) -> None:
+    """Write the exact bytes of a version to stdout.
+
+    \b
+      regctl cat support/triage@active > triage.yml
+    """
+    content = await session.doing(session.client.content(*split(reference)))
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.argument("status", type=click.Choice(STATUSES))
+@click.option("--reason", required=True, help="Kept in the history.")
+@request_id_option
+@connected
+async def mark(session: Session, reference: str, status: Status, reason: str, request_id: str | None) -> None:
+    """Set the status of a version.
+
+    \b
+    candidate  published, not yet proven
+    stable     proven: what rollback goes back to
+    failed     rolled away from; a switch to it needs --force
+    fenced     must not run; its bytes cannot be published again
+    archived   kept, not in use
+
+    \b
+      regctl mark support/triage@3 stable --reason "a week without errors"
+    """
+    workflow, target = split_version(reference)
+    marked = await session.doing(session.client.mark(workflow, target, status, reason=reason, request_id=request_id))
+    payload = views.version(marked.version) | {
+        "previous_status": marked.previous_status,
+        "revision": marked.revision,
+        "reason": reason,
+    }
+    session.show(payload, lambda: f"{workflow}@{marked.version.number}: {marked.previous_status} -> {status}")

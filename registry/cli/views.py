@@ -1,0 +1,206 @@
+"""What regctl prints: the JSON of every value, and the words of its tables. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from registry.client import AgentRow, ClusterStatus, Published, WorkflowSummary
+from registry.core.model import Change, Pointer, Version
+from registry.core.outcomes import Switched
+
+DIGEST_CHARS = len("sha256:") + 8
+
+
+def time(ms: int) -> str:
+    """RFC 3339, UTC, milliseconds; empty for 0, which means not known."""
+    if not ms:
+        return ""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clock(ms: int) -> str:
+    """For tables: UTC, to the second."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if ms else ""
+
+
+def age(ms: int) -> str:
+    seconds = ms / 1000
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def size(size_bytes: int) -> str:
+    if size_bytes < 10_000:
+        return f"{size_bytes} B"
+    return f"{size_bytes / 1024:.0f} KiB" if size_bytes < 1024 * 1024 else f"{size_bytes / 1024 / 1024:.1f} MiB"
+
+
+def printable(text: str) -> str:
+    """Without control characters: what others wrote must not drive this terminal."""
+    return "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
+
+
+def short(digest: str) -> str:
+    return digest[:DIGEST_CHARS]
+
+
+def version(value: Version) -> dict[str, Any]:
+    return {
+        "workflow": value.workflow,
+        "version": value.number,
+        "digest": value.digest,
+        "value_digest": value.value_digest,
+        "semantic_digest": value.semantic_digest,
+        "kind": value.kind,
+        "size_bytes": value.size_bytes,
+        "status": value.status,
+        "parents": value.parents,
+        "author": value.author,
+        "time": time(value.created_ms),
+        "message": value.message,
+        "labels": value.labels,
+        "facts": value.facts,
+        "revision": value.revision,
+    }
+
+
+def published(value: Published) -> dict[str, Any]:
+    kept = ("workflow", "version", "digest", "value_digest", "semantic_digest", "kind", "size_bytes", "status")
+    fields = version(value)
+    return {name: fields[name] for name in kept} | {"created": value.created, "revision": value.revision}
+
+
+def pointer(value: Pointer) -> dict[str, Any]:
+    return {
+        "workflow": value.workflow,
+        "pointer": value.pointer,
+        "version": value.version,
+        "digest": value.digest,
+        "previous_version": value.previous_version,
+        "generation": value.generation,
+        "revision": value.revision,
+        "reason": value.reason,
+        "principal": value.principal,
+        "time": time(value.time_ms),
+        "rollback": value.rollback,
+    }
+
+
+def switched(done: Switched, **more: Any) -> Any:
+    """One object, for several pointers a list of them."""
+    notes = {"notes": done.notes} if done.notes else {}
+    rows = [pointer(each) | more | notes for each in done.pointers]
+    return rows[0] if len(rows) == 1 else rows
+
+
+def workflow(value: WorkflowSummary) -> dict[str, Any]:
+    return {
+        "workflow": value.name,
+        "kind": value.kind,
+        "versions": value.versions,
+        "created": time(value.created_ms),
+        "pointers": [pointer(each) for each in value.pointers],
+        "newest": None if value.newest is None else version(value.newest),
+    }
+
+
+def change(value: Change) -> dict[str, Any]:
+    return {
+        "revision": value.revision,
+        "time": time(value.time_ms),
+        "action": value.action,
+        "principal": value.principal,
+        "reason": value.reason,
+        "request_id": value.request_id,
+        "workflows": value.workflows,
+        "version": None if value.version is None else version(value.version),
+        "pointers": [pointer(each) for each in value.pointers],
+        "previous_status": value.previous_status,
+        "status_changes": [
+            {
+                "workflow": each.workflow,
+                "version": each.version,
+                "previous_status": each.previous_status,
+                "status": each.status,
+            }
+            for each in value.status_changes
+        ],
+    }
+
+
+def agent(value: AgentRow) -> dict[str, Any]:
+    return {
+        "agent": value.agent,
+        "site": value.site,
+        "labels": value.labels,
+        "workflow": value.workflow,
+        "pointer": value.pointer,
+        "version": value.version,
+        "digest": value.digest,
+        "generation": value.generation,
+        "target_generation": value.target_generation,
+        "state": value.state,
+        "code": value.code,
+        "detail": value.detail,
+        "reported": time(value.reported_ms),
+        "age_s": value.age_ms / 1000,
+    }
+
+
+def status(value: ClusterStatus) -> dict[str, Any]:
+    return {
+        "cluster_id": value.info.cluster_id,
+        "epoch": value.info.epoch,
+        "leader": value.leader,
+        "term": value.term,
+        "revision": value.info.revision,
+        "commit_index": value.commit_index,
+        "served_by": value.info.served_by,
+        "members": [
+            {
+                "name": member.name,
+                "role": member.role,
+                "address": member.address,
+                "peer_address": member.peer_address,
+                "datacenter": member.datacenter,
+                "alive": member.alive,
+                "applied_index": member.applied_index,
+                "lag": member.lag,
+            }
+            for member in value.members
+        ],
+    }
+
+
+def moved(value: Pointer) -> str:
+    """`active 2 -> 3 (generation 5)`"""
+    return f"{value.pointer} {value.previous_version or 'none'} -> {value.version} (generation {value.generation})"
+
+
+def what(value: Change, only_workflow: str = "") -> str:
+    """One change in words; of one workflow, its part of it."""
+    mine = [each for each in value.pointers if only_workflow in ("", each.workflow)]
+    several = len({each.workflow for each in value.pointers}) > 1 and not only_workflow
+    words = [f"{each.workflow} {moved(each)}" if several else moved(each) for each in mine]
+    words += [
+        f"{f'{each.workflow} ' if several else ''}version {each.version} {each.previous_status} -> {each.status}"
+        for each in value.status_changes
+        if only_workflow in ("", each.workflow)
+    ]
+    if value.version is not None and value.action == "mark":
+        words.append(f"version {value.version.number} {value.previous_status} -> {value.version.status}")
+    elif value.version is not None:
+        words.append(f"version {value.version.number}, {size(value.version.size_bytes)}")
+    return "; ".join(words)
+
+
+def line(value: Change) -> str:
+    """One line of `watch`."""
+    names = ",".join(value.workflows)
+    said = value.reason or (value.version.message if value.version is not None else "")
+    who = f"{value.principal}: {said}" if said else value.principal
+    parts = (str(value.revision), f"{clock(value.time_ms)}Z", value.action, names, what(value), who)
+    return printable("  ".join(part for part in parts if part)).replace("\n", " ")

@@ -1,0 +1,247 @@
+"""Messages of registry/v1 to values and back. The only file that knows the fields of both."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from registry.client import values
+from registry.core import commands, model, outcomes
+from registry.v1 import agent_pb2, cluster_pb2, registry_pb2
+
+Reference = int | str | None
+
+
+def reference(value: Reference) -> str:
+    """A reference without its workflow: 3, "3", "active~1", "@active" and None (the newest)."""
+    return "" if value is None else str(value).removeprefix("@")
+
+
+def info(message: registry_pb2.ReplyInfo) -> values.ReplyInfo:
+    return values.ReplyInfo(
+        revision=message.revision,
+        served_by=message.served_by,
+        cluster_id=message.cluster_id,
+        epoch=message.epoch,
+        leader=message.leader,
+        age_ms=message.age_ms,
+        stale=message.stale,
+    )
+
+
+def _version_fields(message: registry_pb2.Version) -> dict[str, Any]:
+    return {
+        "workflow": message.workflow,
+        "number": message.number,
+        "digest": message.digest,
+        "value_digest": message.value_digest,
+        "semantic_digest": message.semantic_digest,
+        "kind": message.kind,
+        "size_bytes": message.size_bytes,
+        "status": cast(model.Status, message.status),
+        "parents": tuple(message.parents),
+        "author": message.author,
+        "created_ms": message.created_ms,
+        "message": message.message,
+        "labels": dict(message.labels),
+        "facts": dict(message.facts),
+        "revision": message.revision,
+    }
+
+
+def version(message: registry_pb2.Version) -> model.Version:
+    return model.Version(**_version_fields(message))
+
+
+def published(message: registry_pb2.PublishResponse) -> values.Published:
+    return values.Published(created=message.created, **_version_fields(message.version))
+
+
+def pointer(message: registry_pb2.Pointer) -> model.Pointer:
+    return model.Pointer(
+        workflow=message.workflow,
+        pointer=message.pointer,
+        version=message.version,
+        digest=message.digest,
+        previous_version=message.previous_version,
+        generation=message.generation,
+        revision=message.revision,
+        reason=message.reason,
+        principal=message.principal,
+        time_ms=message.time_ms,
+        rollback=message.rollback,
+    )
+
+
+def _status_change(message: registry_pb2.StatusChange) -> model.StatusChange:
+    return model.StatusChange(
+        workflow=message.workflow,
+        version=message.version,
+        previous_status=cast(model.Status, message.previous_status),
+        status=cast(model.Status, message.status),
+    )
+
+
+def switched(message: registry_pb2.SwitchResponse) -> outcomes.Switched:
+    return outcomes.Switched(
+        revision=message.info.revision,
+        pointers=tuple(pointer(each) for each in message.pointers),
+        status_changes=tuple(_status_change(each) for each in message.status_changes),
+        notes=tuple(message.notes),
+    )
+
+
+def marked(message: registry_pb2.MarkResponse) -> outcomes.Marked:
+    return outcomes.Marked(
+        revision=message.info.revision,
+        version=version(message.version),
+        previous_status=message.previous_status,
+    )
+
+
+def change(message: registry_pb2.Change) -> model.Change:
+    return model.Change(
+        revision=message.revision,
+        time_ms=message.time_ms,
+        principal=message.principal,
+        action=cast(Any, message.action),
+        reason=message.reason,
+        request_id=message.request_id,
+        workflows=tuple(message.workflows),
+        version=version(message.version) if message.HasField("version") else None,
+        pointers=tuple(pointer(each) for each in message.pointers),
+        previous_status=message.previous_status,
+        status_changes=tuple(_status_change(each) for each in message.status_changes),
+    )
+
+
+def workflow(message: registry_pb2.Workflow) -> values.WorkflowSummary:
+    return values.WorkflowSummary(
+        name=message.name,
+        kind=message.kind,
+        versions=message.versions,
+        created_ms=message.created_ms,
+        pointers=tuple(pointer(each) for each in message.pointers),
+        newest=version(message.newest) if message.HasField("newest") else None,
+    )
+
+
+def comparison(message: registry_pb2.CompareResponse) -> values.Comparison:
+    return values.Comparison(
+        from_version=version(getattr(message, "from")),
+        to_version=version(message.to),
+        summary=message.summary,
+        comparison=msgspec.json.decode(message.comparison_json, type=dict[str, Any]),
+    )
+
+
+def agent_row(message: registry_pb2.AgentRow) -> values.AgentRow:
+    return values.AgentRow(
+        agent=message.agent,
+        site=message.site,
+        labels=dict(message.labels),
+        workflow=message.workflow,
+        pointer=message.pointer,
+        version=message.version,
+        digest=message.digest,
+        generation=message.generation,
+        target_generation=message.target_generation,
+        state=message.state,
+        code=message.code,
+        detail=message.detail,
+        reported_ms=message.reported_ms,
+        age_ms=message.age_ms,
+    )
+
+
+def status(message: cluster_pb2.GetStatusResponse) -> values.ClusterStatus:
+    return values.ClusterStatus(
+        info=info(message.info),
+        leader=message.leader_name,
+        term=message.term,
+        commit_index=message.commit_index,
+        members=tuple(
+            values.MemberStatus(
+                name=member.name,
+                role=member.role,
+                address=member.address,
+                peer_address=member.peer_address,
+                datacenter=member.datacenter,
+                alive=member.alive,
+                applied_index=member.applied_index,
+                lag=member.lag,
+            )
+            for member in message.members
+        ),
+        version=message.version,
+    )
+
+
+def move_request(move: values.Move) -> registry_pb2.Move:
+    return registry_pb2.Move(
+        workflow=move.workflow,
+        target=reference(move.target),
+        pointer=move.pointer,
+        expected_generation=move.expected_generation,
+    )
+
+
+def poll_request(request: values.PollRequest) -> agent_pb2.PollRequest:
+    return agent_pb2.PollRequest(
+        cluster_id=request.cluster_id,
+        epoch=request.epoch,
+        agent=request.agent,
+        site=request.site,
+        labels=request.labels,
+        facts=request.facts,
+        follows=[
+            agent_pb2.Follow(
+                workflow=follow.workflow,
+                pointer=follow.pointer,
+                generation=follow.generation,
+                digest=follow.digest,
+            )
+            for follow in request.follows
+        ],
+        wait_ms=request.wait_ms,
+    )
+
+
+def poll_response(message: agent_pb2.PollResponse) -> values.PollResponse:
+    return values.PollResponse(
+        info=info(message.info),
+        instructions=tuple(
+            values.Instruction(
+                workflow=each.workflow,
+                pointer=each.pointer,
+                generation=each.generation,
+                version=version(each.version),
+                base_digest=each.base_digest,
+                reason=each.reason,
+                rollback=each.rollback,
+                min_revision=each.min_revision,
+            )
+            for each in message.instructions
+        ),
+    )
+
+
+def ack_request(ack: commands.Ack) -> agent_pb2.Ack:
+    return agent_pb2.Ack(
+        agent=ack.agent,
+        incarnation=ack.incarnation,
+        sequence=ack.sequence,
+        site=ack.site,
+        labels=ack.labels,
+        workflow=ack.workflow,
+        pointer=ack.pointer,
+        generation=ack.generation,
+        phase=ack.phase,
+        code=ack.code,
+        detail=ack.detail,
+        running_generation=ack.running_generation,
+        running_version=ack.running_version,
+        running_digest=ack.running_digest,
+        time_ms=ack.time_ms,
+    )

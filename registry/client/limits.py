@@ -1,0 +1,33 @@
+"""Every bound and timeout of the client, in one place. Sizes in bytes, times in seconds."""
+
+from registry.core.limits import KIB, MIB
+
+# One call
+TIMEOUT_S = 10.0  # of a whole call, retries included; callers choose theirs
+ATTEMPT_S = 2.0  # of one attempt, so that a hung member does not eat the deadline
+# with less time left there is no further attempt: a member keeps 0.05 s of a deadline to answer in, and a try in
+# that rest would turn its "nothing was done" into an unknown outcome
+ATTEMPT_MIN_S = 0.1
+BACKOFF_FIRST_S = 0.02  # after every known member failed once
+BACKOFF_MAX_S = 0.5
+BACKOFF_GROWTH = 1.5
+POLL_GRACE_S = 5.0  # a poll may take its wait and this
+
+# Members
+MEMBERS = 64  # addresses kept, given and learned
+LEADER_DISTRUST_S = 1.0  # a member that failed this recently is not asked first, whoever calls it the leader
+LEARN_AGAIN_S = 1.0  # after a failure, ask a living member for the others this much later
+STATUS_TIMEOUT_S = 1.0
+
+# Coalescing, per member
+BATCHES_IN_FLIGHT = 4
+BATCH_BYTES = 1 * MIB
+COALESCED_BYTES = 64 * KIB  # a larger operation goes alone
+WAITING = 10_000  # operations waiting for a batch
+
+# Connections
+CONNECT_TIMEOUT_MS = 2_000
+RECONNECT_FIRST_MS = 50
+RECONNECT_MAX_MS = 500
+KEEPALIVE_MS = 20_000
+KEEPALIVE_TIMEOUT_MS = 5_000

@@ -1,0 +1,146 @@
+"""What the client takes and returns beside the rows of `registry.core.model`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from registry.core.model import DEFAULT_POINTER, Pointer, Version
+
+
+class TlsConfig(Struct, frozen=True, kw_only=True):
+    """Paths of PEM files. `ca` checks the members; `cert` with `key` is shown to them."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+class ReplyInfo(Struct, frozen=True, kw_only=True):
+    """Where a reply came from. `age_ms` (stale reads): since that member last heard the leader."""
+
+    revision: int
+    served_by: str
+    cluster_id: str
+    epoch: int
+    leader: str
+    age_ms: int = 0
+    stale: bool = False
+
+
+class Move(Struct, frozen=True):
+    """One pointer to one version. `target`: a number or a reference; empty (rollback only): the registry picks.
+
+    `expected_generation` None: whatever it is; 0: never switched.
+    """
+
+    workflow: str
+    target: int | str = ""
+    pointer: str = DEFAULT_POINTER
+    expected_generation: int | None = None
+
+
+class Published(Version, frozen=True, kw_only=True):
+    """A version and whether this publish created it; False: its bytes were the newest already."""
+
+    created: bool
+
+
+class WorkflowSummary(Struct, frozen=True, kw_only=True):
+    name: str
+    kind: str
+    versions: int  # number of the newest version
+    created_ms: int
+    pointers: tuple[Pointer, ...]
+    newest: Version | None
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """What changed from one version to another. `comparison` is the whole of it, as in docs/compare.md."""
+
+    from_version: Version
+    to_version: Version
+    summary: str
+    comparison: dict[str, Any]
+
+
+class AgentRow(Struct, frozen=True, kw_only=True):
+    """What one agent runs for one pointer, as it reported."""
+
+    agent: str
+    site: str
+    labels: dict[str, str]
+    workflow: str
+    pointer: str
+    version: int  # installed; 0: none
+    digest: str
+    generation: int  # installed
+    target_generation: int  # the newest it acted on
+    state: str  # installing, current, behind, error
+    code: str
+    detail: str
+    reported_ms: int
+    age_ms: int  # since the last contact
+
+
+class MemberStatus(Struct, frozen=True, kw_only=True):
+    name: str
+    role: str  # leader, follower, unreachable
+    address: str
+    peer_address: str
+    datacenter: str
+    alive: bool
+    applied_index: int  # 0: not known
+    lag: int  # entries
+
+
+class ClusterStatus(Struct, frozen=True, kw_only=True):
+    """The cluster as the member that answered sees it."""
+
+    info: ReplyInfo
+    leader: str  # name; empty: none known
+    term: int
+    commit_index: int
+    members: tuple[MemberStatus, ...]
+    version: str  # of the program that answered
+
+
+class Follow(Struct, frozen=True, kw_only=True):
+    """A pointer an agent follows, and what it has: the newest generation acted on, the digest running now."""
+
+    workflow: str
+    pointer: str = DEFAULT_POINTER
+    generation: int = 0
+    digest: str = ""
+
+
+class PollRequest(Struct, frozen=True, kw_only=True):
+    """What an agent has. `cluster_id` empty and `epoch` 0: not known yet. `wait_ms` 0: answer at once."""
+
+    agent: str
+    site: str
+    follows: tuple[Follow, ...]
+    cluster_id: str = ""
+    epoch: int = 0
+    labels: dict[str, str] = {}
+    facts: dict[str, str] = {}
+    wait_ms: int = 0
+
+
+class Instruction(Struct, frozen=True, kw_only=True):
+    """What an agent should have for one pointer. Fetch content with `min_revision`."""
+
+    workflow: str
+    pointer: str
+    generation: int
+    version: Version
+    base_digest: str  # of the version the pointer named before; empty: none
+    reason: str
+    rollback: bool
+    min_revision: int
+
+
+class PollResponse(Struct, frozen=True, kw_only=True):
+    info: ReplyInfo
+    instructions: tuple[Instruction, ...]  # only pointers that differ

@@ -1,0 +1,211 @@
+"""What is printed: JSON as promised, tables that fit 80 columns."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+import pytest
+from rich.console import Console, RenderableType
+
+from registry.cli import tables, views
+from registry.client import AgentRow, ClusterStatus, MemberStatus, Published, ReplyInfo, WorkflowSummary
+from registry.core.model import Change, Pointer, StatusChange, Version
+from registry.core.outcomes import Switched
+
+NAME = "support-department/customer-triage-with-a-long-name"
+DIGEST = "sha256:" + "ab" * 32
+TIME_MS = 1_770_000_000_123
+
+
+def a_version(**changes: object) -> Version:
+    fields = {
+        "workflow": NAME,
+        "number": 12,
+        "digest": DIGEST,
+        "value_digest": "v1:" + "cd" * 32,
+        "semantic_digest": "s1:" + "ef" * 32,
+        "kind": "dify",
+        "size_bytes": 305_000,
+        "author": "alice",
+        "created_ms": TIME_MS,
+        "message": "a shorter prompt, and temperature down, because answers were long\nsecond line",
+        "labels": {"semver": "v1.4.0"},
+        "revision": 70,
+    }
+    return msgspec.convert(fields | changes, Version)
+
+
+def a_pointer(**changes: object) -> Pointer:
+    fields = {
+        "workflow": NAME,
+        "pointer": "active",
+        "version": 12,
+        "digest": DIGEST,
+        "previous_version": 11,
+        "generation": 42,
+        "revision": 71,
+        "reason": "5xx since 02:40, all regions, on call decided to go back",
+        "principal": "alice@example.com",
+        "time_ms": TIME_MS,
+    }
+    return msgspec.convert(fields | changes, Pointer)
+
+
+def rendered(table: RenderableType, width: int = 80) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width, highlight=False).print(table)
+    return file.getvalue()
+
+
+def a_change(**changes: object) -> Change:
+    fields = {"revision": 71, "time_ms": TIME_MS, "principal": "alice", "action": "switch", "workflows": [NAME]}
+    return msgspec.convert(fields | changes, Change)
+
+
+ROLLBACK = a_change(
+    action="rollback",
+    reason="5xx",
+    pointers=[a_pointer()],
+    status_changes=[StatusChange(workflow=NAME, version=12, previous_status="stable", status="failed")],
+)
+
+
+def test_publish_has_exactly_the_promised_fields():
+    value = msgspec.convert(msgspec.to_builtins(a_version()) | {"created": True}, Published)
+    assert list(views.published(value)) == [
+        *("workflow", "version", "digest", "value_digest", "semantic_digest", "kind", "size_bytes"),
+        *("status", "created", "revision"),
+    ]
+
+
+def test_switch_has_the_promised_fields_and_times_in_rfc_3339():
+    one = views.switched(Switched(revision=71, pointers=(a_pointer(),)))
+    promised = "workflow pointer version previous_version generation revision reason principal time"
+    assert set(promised.split()) <= set(one)
+    assert one["time"] == "2026-02-02T02:40:00.123Z"
+    both = views.switched(Switched(revision=71, pointers=(a_pointer(), a_pointer(workflow="a/b"))), took_ms=4.2)
+    assert [row["workflow"] for row in both] == [NAME, "a/b"]
+    assert [row["took_ms"] for row in both] == [4.2, 4.2]
+
+
+def test_status_has_the_promised_fields():
+    value = views.status(a_status())
+    assert {"cluster_id", "leader", "term", "revision", "members"} <= set(value)
+    promised = "name role address datacenter alive applied_index lag"
+    assert set(promised.split()) <= set(value["members"][0])
+
+
+def a_status() -> ClusterStatus:
+    member = MemberStatus(
+        name="registry-eu-central-1a",
+        role="unreachable",
+        address="registry-eu-central-1a.internal.example.com:7400",
+        peer_address="10.0.0.1:7401",
+        datacenter="eu-central-1",
+        alive=False,
+        applied_index=123_456_789,
+        lag=1_234,
+    )
+    info = ReplyInfo(revision=9, served_by="n1", cluster_id="c1", epoch=1, leader="")
+    return ClusterStatus(info=info, leader="n1", term=3, commit_index=9, members=(member,), version="0.1.0")
+
+
+def an_agent() -> AgentRow:
+    return AgentRow(
+        agent="edge-frankfurt-0123",
+        site="eu-central-1",
+        labels={},
+        workflow=NAME,
+        pointer="active",
+        version=12,
+        digest=DIGEST,
+        generation=42,
+        target_generation=43,
+        state="error",
+        code="PROBE_FAILED",
+        detail="GET http://127.0.0.1:9000/health answered 503 three times in a row",
+        reported_ms=TIME_MS,
+        age_ms=3_700_000,
+    )
+
+
+TABLES = {
+    "versions": lambda: tables.versions([a_version()]),
+    "workflows": lambda: tables.workflows(
+        [
+            WorkflowSummary(
+                name=NAME,
+                kind="dify",
+                versions=12,
+                created_ms=TIME_MS,
+                pointers=(a_pointer(), a_pointer(pointer="canary")),
+                newest=a_version(),
+            )
+        ]
+    ),
+    "history": lambda: tables.history([ROLLBACK], NAME),
+    "agents": lambda: tables.agents([an_agent()]),
+    "members": lambda: tables.members(a_status()),
+    "version": lambda: tables.version(a_version()),
+    "pointer": lambda: tables.pointer(a_pointer()),
+}
+
+
+@pytest.mark.parametrize("name", list(TABLES))
+def test_tables_fit_80_columns(name):
+    assert max(map(len, rendered(TABLES[name]()).splitlines())) <= 80
+
+
+def test_what_identifies_is_never_cut():
+    assert "12  candidate  sha256:abababab  298 KiB  2026-02-02 02:40" in rendered(TABLES["versions"]())
+    history = " ".join(rendered(TABLES["history"]()).split())
+    assert "71 2026-02-02 02:40:00 rollback" in history
+    words = set(history.split())
+    assert {"failed", "5xx", "11", "12"} <= words
+
+
+def test_what_others_wrote_cannot_drive_the_terminal():
+    hostile = a_version(message="\x1b[2J[bold]gone[/bold]", author="\x07")
+    text = rendered(tables.versions([hostile]), width=120) + rendered(tables.version(hostile))
+    assert "\x1b[2J" not in text
+    assert "\x07" not in text
+    assert "[bold]gone[/bold]" in text
+    assert "\x1b" not in views.line(a_change(reason="\x1b[2J"))
+
+
+def test_a_change_is_one_line():
+    assert views.line(ROLLBACK) == (
+        f"71  2026-02-02 02:40:00Z  rollback  {NAME}  active 11 -> 12 (generation 42); "
+        f"version 12 stable -> failed  alice: 5xx"
+    )
+    published = a_change(action="publish", version=a_version(), workflows=[NAME])
+    assert views.line(published).endswith("version 12, 298 KiB  alice: " + a_version().message.replace("\n", " "))
+
+
+def test_a_switch_of_several_names_each():
+    change = a_change(pointers=[a_pointer(workflow="a/x"), a_pointer(workflow="a/y", previous_version=0)])
+    assert views.what(change) == "a/x active 11 -> 12 (generation 42); a/y active none -> 12 (generation 42)"
+    assert views.what(change, "a/y") == "active none -> 12 (generation 42)"
+
+
+@pytest.mark.parametrize(("ms", "text"), [(400, "0.4 s"), (59_000, "59 s"), (200_000, "3 m"), (9_000_000, "2 h")])
+def test_ages(ms, text):
+    assert views.age(ms) == text
+
+
+def test_status_changes_of_several_workflows_say_whose():
+    change = Change(
+        revision=9,
+        time_ms=TIME_MS,
+        principal="alice",
+        action="rollback",
+        workflows=("a/b", "a/c"),
+        pointers=(a_pointer(workflow="a/b"), a_pointer(workflow="a/c")),
+        status_changes=tuple(
+            StatusChange(workflow=name, version=5, previous_status="candidate", status="failed")
+            for name in ("a/b", "a/c")
+        ),
+    )
+    assert "a/b version 5 candidate -> failed; a/c version 5 candidate -> failed" in views.what(change)
+    assert "a/b version" not in views.what(change, "a/b")
