@@ -1,0 +1,79 @@
+"""Durable, atomic file operations. Every function returns after what it did would survive a loss of power."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class Occupied(Exception):
+    """Another process holds the lock."""
+
+
+def sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(directory: Path) -> None:
+    """Like mkdir -p, each new level durable in its parent."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)
+
+
+def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replaces `path` in one step: a reader sees the old bytes or the new, and so does the next start."""
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.unlink(missing_ok=True)
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(scratch, path)
+    sync_directory(path.parent)
+
+
+def read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def link(path: Path, target: Path) -> None:
+    """Makes `path` a symlink to `target` in one step; `path` is never missing on the way."""
+    scratch = path.with_name(f".{path.name}.registry-agent")
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(target)
+    os.replace(scratch, path)
+    sync_directory(path.parent)
+
+
+def unlink(path: Path) -> None:
+    """Removes `path` if it is there."""
+    path.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def lock(path: Path) -> int:
+    """Takes an exclusive lock that the system releases when this process ends, however it ends. Returns the open
+    descriptor, to be closed by the caller. Raises Occupied."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Occupied(str(path)) from None
+    return descriptor

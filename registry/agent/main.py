@@ -1,0 +1,226 @@
+"""registry-agent: the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from registry.agent import limits
+from registry.agent.adapter import ClientApi
+from registry.agent.agent import Agent
+from registry.agent.config import AgentConfig, ConfigError, parse_follow, parse_label
+from registry.agent.home import Home, HomeError
+from registry.agent.probe import ProbeSpec
+from registry.agent.status import status
+from registry.client import Client, TlsConfig
+from registry.core.errors import RegistryError
+
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+
+
+class DefaultRun(click.Group):
+    """`registry-agent --name ...` is `registry-agent run --name ...`."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        own = {"--help", "--version", *self.commands}
+        if not arguments or arguments[0] not in own:
+            arguments = ["run", *arguments]
+        return super().parse_args(context, arguments)
+
+
+@click.group(cls=DefaultRun)
+@click.version_option(package_name="workflow-registry")
+def main() -> None:
+    """Keeps files of this machine at the versions that a registry's pointers name.
+
+    \b
+    registry-agent --name edge-1 --site eu-1 --endpoints 10.0.0.1:7400,10.0.0.2:7400 \\
+        --state-dir /var/lib/registry-agent --follow support/triage=/srv/dify/triage.yml \\
+        --reload 'systemctl reload dify' --probe http://127.0.0.1:5001/health
+    registry-agent status --state-dir /var/lib/registry-agent
+
+    Without a command name: run. See `registry-agent run --help`.
+    """
+
+
+def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Values of the file become defaults: flags and environment go before them."""
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        raise click.UsageError(f"{path} cannot be read: {problem}") from None
+    known = {parameter.name for parameter in context.command.params} - {"config"}
+    if unknown := set(values) - known:
+        allowed = ", ".join(sorted(name for name in known if name))
+        raise click.UsageError(f"{path}: unknown {', '.join(sorted(unknown))}; known are {allowed}")
+    context.default_map = values
+
+
+@main.command(context_settings={"auto_envvar_prefix": "REGISTRY_AGENT"})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="TOML file with the names of these flags (state_dir = ..., follow = [...]).",
+)
+@click.option("--name", required=True, help="Of this agent, unique in the registry.")
+@click.option("--site", default="", help="Where it stands.")
+@click.option("--label", multiple=True, metavar="KEY=VALUE", help="Repeatable.")
+@click.option("--endpoints", default="127.0.0.1:7400", show_default=True, help="HOST:PORT of members, comma separated.")
+@click.option("--state-dir", required=True, type=click.Path(path_type=Path), help="This agent's own directory.")
+@click.option(
+    "--follow",
+    multiple=True,
+    metavar="NAMESPACE/NAME[:POINTER]=PATH",
+    help="Repeatable. PATH becomes a link to the exact published bytes.",
+)
+@click.option("--reload", default="", metavar="CMD", help="Runs after PATH was swapped; a failure reverts.")
+@click.option("--reload-timeout", default=limits.RELOAD_TIMEOUT_S, show_default=True, metavar="SECONDS")
+@click.option("--probe", default="", metavar="CMD|URL", help="Decides: confirm, or revert after failures in a row.")
+@click.option("--probe-interval", default=limits.PROBE_INTERVAL_S, show_default=True, metavar="SECONDS")
+@click.option("--probe-start-delay", default=limits.PROBE_START_DELAY_S, show_default=True, metavar="SECONDS")
+@click.option("--probe-timeout", default=limits.PROBE_TIMEOUT_S, show_default=True, metavar="SECONDS")
+@click.option(
+    "--probe-failures", default=limits.PROBE_FAILURES, show_default=True, metavar="N", help="In a row: revert."
+)
+@click.option(
+    "--probe-successes", default=limits.PROBE_SUCCESSES, show_default=True, metavar="N", help="In a row: confirm."
+)
+@click.option("--tls-ca", metavar="FILE", help="PEM; checks the members.")
+@click.option("--tls-cert", metavar="FILE", help="PEM; shown to the members.")
+@click.option("--tls-key", metavar="FILE", help="PEM, of --tls-cert.")
+@click.option("--log-format", type=click.Choice(["auto", "json", "console"]), default="auto", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+def run(**flags: Any) -> None:  # fmt: skip
+    """Follows pointers until SIGTERM. Flags go before REGISTRY_AGENT_* in the environment, that before --config.
+
+    Commands find REGISTRY_WORKFLOW, REGISTRY_POINTER, REGISTRY_VERSION, REGISTRY_GENERATION, REGISTRY_PATH and
+    REGISTRY_DIGEST in their environment.
+    """
+    _log_to_stderr(flags["log_format"], flags["log_level"])
+    try:
+        config = _agent_config(flags)
+        asyncio.run(_run(config, flags))
+    except (ConfigError, HomeError, RegistryError, ValueError) as problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(EXIT_USAGE)
+
+
+def _agent_config(flags: dict[str, Any]) -> AgentConfig:
+    probe = ProbeSpec(
+        target=flags["probe"],
+        interval_s=flags["probe_interval"],
+        start_delay_s=flags["probe_start_delay"],
+        timeout_s=flags["probe_timeout"],
+        failures=flags["probe_failures"],
+        successes=flags["probe_successes"],
+    )
+    return AgentConfig(
+        name=flags["name"],
+        site=flags["site"],
+        labels=dict(parse_label(label) for label in flags["label"]),
+        state_dir=flags["state_dir"],
+        follows=tuple(parse_follow(follow) for follow in flags["follow"]),
+        reload=flags["reload"],
+        reload_timeout_s=flags["reload_timeout"],
+        probe=probe if probe.target else None,
+    )
+
+
+async def _run(config: AgentConfig, flags: dict[str, Any]) -> None:
+    tls = None
+    if flags["tls_ca"] or flags["tls_cert"] or flags["tls_key"]:
+        tls = TlsConfig(ca=flags["tls_ca"], cert=flags["tls_cert"], key=flags["tls_key"])
+    async with Client(flags["endpoints"], principal=config.name, tls=tls) as client:
+        agent = Agent(config, ClientApi(client))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, agent.stop)
+        await agent.run()
+
+
+@main.command("status")
+@click.option(
+    "--state-dir",
+    required=True,
+    type=click.Path(path_type=Path),
+    envvar="REGISTRY_AGENT_STATE_DIR",
+    help="Of the agent.",
+)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def status_command(state_dir: Path, output: str) -> None:  # fmt: skip
+    """What the agent runs, from its state directory: works without network and without the agent."""
+    home = Home(state_dir)
+    try:
+        if home.open_agent() is None:
+            raise HomeError(f"no agent has run with the state directory {home.directory}; check --state-dir")
+        found = status(home, time.time())
+    except (HomeError, OSError) as problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(EXIT_USAGE)
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _print_table(found)
+
+
+def _print_table(found: dict[str, Any]) -> None:
+    table = Table("follow", "state", "version", "generation", "digest", "last good", "contact", box=None)
+    for follow in found["follows"]:
+        good, contact = follow["last_good"], follow["last_contact_s"]
+        table.add_row(
+            f"{follow['workflow']}:{follow['pointer']}",
+            follow["state"],
+            str(follow["version"] or "-"),
+            str(follow["generation"] or "-"),
+            follow["digest"][:19] or "-",
+            str(good["version"]) if good else "-",
+            "never" if contact is None else f"{contact} s ago",
+        )
+    console = Console()
+    cluster = found["cluster_id"] or "not known yet"
+    console.print(f"agent {found['agent']}, cluster {cluster}, epoch {found['epoch']}", highlight=False)
+    console.print(table)
+    for follow in found["follows"]:
+        if follow["last_error"]:
+            name = f"{follow['workflow']}:{follow['pointer']}"
+            console.print(f"{name}: {follow['last_error']}", markup=False, highlight=False)
+
+
+def _log_to_stderr(form: str, level: str) -> None:
+    plain = form == "console" or (form == "auto" and sys.stderr.isatty())
+    renderer = structlog.dev.ConsoleRenderer() if plain else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    main()

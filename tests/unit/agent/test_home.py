@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from registry.agent.guards import Identity, digest_of
+from registry.agent.home import AgentFile, Home, HomeError
+from registry.agent.journal import Failure, Record, of_target
+from registry.agent.status import status
+from registry.agent.transitions import Code
+from tests.unit.agent.samples import WORKFLOW, instruction
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "state")
+    os.close(home.lock())
+    return home
+
+
+def test_two_agents_never_share_a_state_directory(home: Home) -> None:
+    held = home.lock()
+    with pytest.raises(HomeError, match="another agent runs with the state directory"):
+        home.lock()
+    os.close(held)
+
+
+def test_a_state_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HomeError, match="cannot be used"):
+        Home(tmp_path / "file" / "state").lock()
+
+
+def test_records_come_back(home: Home) -> None:
+    record = Record(workflow=WORKFLOW, pointer="active", path="/srv/x", target=instruction(3))
+    assert home.load_record(WORKFLOW, "active") is None
+    home.save_record(record)
+    assert home.load_record(WORKFLOW, "active") == record
+    assert home.records() == [record]
+
+
+def test_a_damaged_record_says_what_to_do(home: Home) -> None:
+    home.save_record(Record(workflow=WORKFLOW, pointer="active", path="/srv/x"))
+    path = home.directory / "follows" / WORKFLOW / "active.json"
+    path.write_bytes(b'{"workflow": "supp')
+    with pytest.raises(HomeError, match="Move the file away and start again"):
+        home.load_record(WORKFLOW, "active")
+
+
+def test_content_is_read_before_it_counts_as_kept(home: Home) -> None:
+    digest = digest_of(b"bytes")
+    assert not home.has_content(digest)
+    home.put_content(digest, b"bytes")
+    assert home.has_content(digest)
+    path = home.content_path(digest)
+    path.chmod(0o644)
+    path.write_bytes(b"bytez")
+    assert not home.has_content(digest)
+    home.put_content(digest, b"bytes")
+    assert home.has_content(digest)
+
+
+def test_only_needed_content_stays(home: Home) -> None:
+    digests = [digest_of(data) for data in (b"a", b"b", b"c")]
+    for digest, data in zip(digests, (b"a", b"b", b"c"), strict=True):
+        home.put_content(digest, data)
+    home.drop_content_except(digests[:2])
+    assert [home.has_content(digest) for digest in digests] == [True, True, False]
+
+
+def test_path_is_ours_only_if_it_is_absent_or_our_link(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "srv" / "x"
+    assert home.is_ours(path)
+    digest = digest_of(b"bytes")
+    home.put_content(digest, b"bytes")
+    home.show(path, digest)
+    assert home.is_ours(path)
+    assert home.shows(path, digest)
+    assert path.read_bytes() == b"bytes"
+    home.show(path, None)
+    assert home.shows(path, None)
+    path.write_text("mine")
+    assert not home.is_ours(path)
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    assert not home.is_ours(path)
+
+
+def test_contact_is_coarse(home: Home) -> None:
+    assert home.last_contact_s() is None
+    home.touch_contact(1000.0)
+    home.touch_contact(1000.5)
+    assert home.last_contact_s() == 1000.0
+    home.touch_contact(1001.5)
+    assert home.last_contact_s() == 1001.5
+
+
+def test_status_says_what_the_contract_says(home: Home) -> None:
+    home.save_agent(
+        AgentFile(
+            agent="edge-1",
+            incarnation="i",
+            identity=Identity(cluster_id="c1", epoch=2),
+            follows=((WORKFLOW, "active"), ("a/b", "canary")),
+        )
+    )
+    good = of_target(instruction(3))
+    failure = Failure(generation=4, version=4, code=Code.PROBE_FAILED, detail="3 failures in a row")
+    home.save_record(
+        Record(workflow=WORKFLOW, pointer="active", path="/srv/x", running=good, last_good=good, failure=failure)
+    )
+    home.touch_contact(1000.0)
+    found = status(home, 1010.4)
+    assert {key: found[key] for key in ("agent", "cluster_id", "epoch")} == {
+        "agent": "edge-1",
+        "cluster_id": "c1",
+        "epoch": 2,
+    }
+    first, second = found["follows"]
+    assert first == {
+        "workflow": WORKFLOW,
+        "pointer": "active",
+        "generation": 3,
+        "version": 3,
+        "digest": good.digest,
+        "state": "error",
+        "last_contact_s": 10,
+        "last_error": "PROBE_FAILED at generation 4: 3 failures in a row",
+        "last_good": {"generation": 3, "version": 3, "digest": good.digest},
+    }
+    assert (second["state"], second["generation"], second["last_good"]) == ("current", 0, None)
+    assert status(home, 1091.0)["follows"][1]["state"] == "stale"
