@@ -71,7 +71,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     context.default_map = values
 
 
-@main.command(context_settings={"auto_envvar_prefix": "REGISTRY_AGENT"})
+@main.command(context_settings={"auto_envvar_prefix": "REGISTRY_AGENT", "help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

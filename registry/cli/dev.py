@@ -15,7 +15,13 @@ DEFAULT_PORT_BASE = 7400
 
 
 @click.command()
-@click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("registry-dev"), show_default=True)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("registry-dev"),
+    show_default=True,
+)
 @click.option("--nodes", type=click.IntRange(1, NODES_MAX), help="[default: 3, or what the directory holds]")
 @click.option(
     "--port-base",

@@ -77,7 +77,7 @@ class AgentRow(Struct, frozen=True, kw_only=True):
     digest: str
     generation: int  # installed
     target_generation: int  # the newest it acted on
-    state: str  # installing, current, behind, error
+    state: str  # installing, current, behind, error, silent
     code: str
     detail: str
     reported_ms: int

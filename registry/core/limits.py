@@ -40,6 +40,7 @@ CLOCK_AHEAD_S = 10.0  # a request id made this far in the future is refused
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
 POLL_WAIT_S = 60.0
+AGENT_SILENT_S = 120.0  # two polls and the time until contacts are recorded
 WATCH_BATCH = 256  # changes in one message
 WATCH_HEARTBEAT_S = 15.0
 

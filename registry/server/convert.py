@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from registry.core import commands, model, outcomes
+from registry.core import commands, limits, model, outcomes
 from registry.store import queries
 from registry.v1 import agent_pb2, registry_pb2
 
@@ -57,7 +57,7 @@ def workflow(row: queries.WorkflowSummary) -> registry_pb2.Workflow:
 
 
 def agent(row: queries.AgentReport, now_ms: int) -> registry_pb2.AgentRow:
-    report = row.agent
+    report, age_ms = row.agent, max(now_ms - row.contact_ms, 0)
     return registry_pb2.AgentRow(
         agent=report.agent,
         site=report.site,
@@ -68,16 +68,19 @@ def agent(row: queries.AgentReport, now_ms: int) -> registry_pb2.AgentRow:
         digest=report.running_digest,
         generation=report.running_generation,
         target_generation=report.generation,
-        state=agent_state(report, row.target.generation),
+        state=agent_state(report, row.target.generation, age_ms),
         code=report.code,
         detail=report.detail,
         reported_ms=report.reported_ms,
-        age_ms=max(now_ms - row.contact_ms, 0),
+        age_ms=age_ms,
     )
 
 
-def agent_state(report: model.Agent, generation: int) -> str:
-    """Against the pointer's current generation: installing, current, error (it refused or reverted), behind."""
+def agent_state(report: model.Agent, generation: int, age_ms: int) -> str:
+    """Against the pointer's current generation: installing, current, error (it refused or reverted), behind; or silent:
+    nobody has heard of it for so long that what it said may not hold any more."""
+    if age_ms > limits.AGENT_SILENT_S * 1000:
+        return "silent"
     if report.generation < generation:
         return "behind"
     if report.phase in ("reverted", "refused"):

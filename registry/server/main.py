@@ -49,7 +49,11 @@ def _read_config(context: click.Context, _parameter: click.Parameter, value: str
 
 
 @click.command(
-    context_settings={"auto_envvar_prefix": "REGISTRY", "max_content_width": 110},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "REGISTRY",
+        "max_content_width": 110,
+    },
     epilog="Every option can also stand in the environment (REGISTRY_DATA_DIR=...) or in the --config file "
     "(data_dir = ...); flags come first, then the environment, then the file.",
 )
@@ -160,7 +164,13 @@ def _open_cluster(
         datacenter=config.datacenter,
         tls=peer_tls,
     )
-    return Member(member, environment, state_machine)
+    try:
+        return Member(member, environment, state_machine)
+    except Exception as error:  # whatever a damaged file makes of reading it
+        raise StartError(
+            f"cannot read the log in {config.data_dir / DATABASE}: {type(error).__name__}: {error}; "
+            "the file is damaged: keep it for repair, the other members go on while they are a majority"
+        ) from error
 
 
 async def _until(asked: asyncio.Future[str], member: RegistryMember) -> None:

@@ -1328,7 +1328,7 @@ class AgentRow(_message.Message):
     target_generation: _builtins.int
     """the newest it acted on; above `generation` after a nack"""
     state: _builtins.str
-    """installing, current, behind, error"""
+    """installing, current, behind, error; silent: not heard for two minutes"""
     code: _builtins.str
     """of a nack: PROBE_FAILED, DIGEST_MISMATCH, ..."""
     detail: _builtins.str

@@ -18,7 +18,10 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
+from cluster import journal
+from cluster.kv.lmdb_env import LmdbEnvironment
 from registry.server.main import EXIT_FAILED, EXIT_START, EXIT_USAGE, main
+from registry.store import tables
 from registry.v1 import agent_pb2, agent_pb2_grpc, registry_pb2, registry_pb2_grpc
 from tests.integration.server_kit import RPC_S, free_port
 
@@ -217,3 +220,19 @@ def test_help_and_missing_options_are_plain() -> None:
     assert "--data-dir" in runner.invoke(main, ["--help"]).output
     result = runner.invoke(main, [])
     assert (result.exit_code, "--data-dir" in result.output) == (EXIT_USAGE, True)
+
+
+async def test_a_damaged_database_is_said_in_one_line(tmp_path: Path) -> None:
+    """Whatever a broken page makes of reading the log: no traceback, and what to do."""
+    async with daemon(tmp_path) as started:
+        await started.until("started")
+        started.process.terminate()
+        assert await started.ended() == 0
+    environment = LmdbEnvironment(tmp_path / "db", (*tables.TABLES, *journal.TABLES))
+    environment.transaction().put(journal.LOG, b"short", b"row")
+    environment.commit()
+    environment.close()
+    code, said = await refused(tmp_path)
+    assert code == EXIT_START
+    assert "the file is damaged" in said
+    assert said.count("\n") == 1

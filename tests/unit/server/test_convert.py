@@ -37,7 +37,8 @@ def test_an_agents_state_is_seen_from_the_pointers_generation(
     generation: int, phase: model.Phase, running: int, state: str
 ) -> None:
     assert phase in get_args(model.Phase)
-    assert convert.agent_state(report(generation, phase, running), 3) == state
+    assert convert.agent_state(report(generation, phase, running), 3, age_ms=60_000) == state
+    assert convert.agent_state(report(generation, phase, running), 3, age_ms=121_000) == "silent"
 
 
 def test_age_counts_from_the_last_contact_and_is_never_negative() -> None:
