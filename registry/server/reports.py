@@ -55,8 +55,12 @@ class Reports:
                 await asyncio.sleep(ACKS_GATHER_S)
                 batch = self._take()
                 acks = tuple(ack for part, _ in batch for ack in part)
+                now_ms = self._proposer.clock_ms()  # a report is a contact, by this clock: an agent's own may be wrong
+                contacts = tuple(
+                    commands.Contact(agent=name, time_ms=now_ms) for name in sorted({ack.agent for ack in acks})
+                )
                 try:
-                    outcome = await self._proposer.propose(self._command(acks=acks), CALL_S)
+                    outcome = await self._proposer.propose(self._command(acks=acks, contacts=contacts), CALL_S)
                 except RegistryError as error:
                     for _, done in batch:
                         if not done.done():

@@ -39,7 +39,7 @@ class WorkflowSummary:
 @dataclass(frozen=True)
 class AgentReport:
     agent: Agent
-    contact_ms: int  # unix; the newest of its reports and polls
+    contact_ms: int  # unix, by a member's clock: its newest report or poll
     target: Pointer  # what it should run
 
 
@@ -175,7 +175,7 @@ def agents(reader: Reader, *, workflow: str = "", page_size: int = 0, page_token
     reports = []
     for _, agent in found:
         target = rows.pointer(agent.workflow, agent.pointer) or _no_pointer(rows, agent.workflow, agent.pointer)
-        reports.append(AgentReport(agent, max(rows.contact_ms(agent.agent), agent.reported_ms), target))
+        reports.append(AgentReport(agent, rows.contact_ms(agent.agent), target))
     return Page(tuple(reports), _to_token(found[-1][0]) if more else "")
 
 
