@@ -133,7 +133,7 @@ class RegistryServiceServicer:
         """Moves pointers back. Without a target the registry picks, at commit: the newest `stable` version that was live
         before; if there is none, the newest that was live before and is not failed, fenced or archived. The version rolled
         away from becomes `failed` (unless keep_status), so a second rollback goes further back.
-        Idempotent by request_id. Errors: as Switch, and NO_ROLLBACK_TARGET.
+        Idempotent by request_id. Errors: as Switch, POINTER_NOT_FOUND (never switched) and NO_ROLLBACK_TARGET.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
