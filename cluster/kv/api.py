@@ -23,6 +23,10 @@ class Reader(Protocol):
         only through `Transaction.delete` of rows already passed."""
         ...
 
+    def count(self, table: str) -> int:
+        """Rows of the table, without walking them."""
+        ...
+
 
 class Transaction(Reader, Protocol):
     """The write transaction of the current tick; sees its own writes."""
@@ -33,6 +37,11 @@ class Transaction(Reader, Protocol):
 
 
 class Environment(Protocol):
+    """Used by one thread, but for `sync`."""
+
+    @property
+    def tables(self) -> tuple[str, ...]: ...
+
     def transaction(self) -> Transaction:
         """The open write transaction, begun if there is none."""
         ...
@@ -42,7 +51,31 @@ class Environment(Protocol):
         ...
 
     def snapshot(self) -> AbstractContextManager[Reader]:
-        """The last committed state."""
+        """The last committed state. Stays as it is while commits and a replacement go on; a disk keeps what it shows
+        until it ends, so a long one (a minute) costs space."""
         ...
 
-    def close(self) -> None: ...
+    def size_bytes(self, table: str) -> int:
+        """About what the table takes, without walking it: in the open transaction, else in the last commit."""
+        ...
+
+    def incoming(self) -> Environment:
+        """A fresh, empty environment with the same tables beside this one, to `replace` it or be thrown away. There
+        is one at a time: asking again discards the one before, which must not be in a `sync`. Its commits are not
+        synced, it has no incoming environment of its own, and a crash takes it along."""
+        ...
+
+    def sync(self) -> None:
+        """Make everything committed durable. Long when much was committed unsynced: may run in a worker thread."""
+        ...
+
+    def replace(self, incoming: Environment) -> None:
+        """`incoming` becomes this environment, in one durable step: whenever a crash comes, what is opened again is
+        the old whole or the new whole. Commits are synced again afterwards.
+
+        No transaction may be open in either and no snapshot of `incoming`. Short if `incoming` was synced before."""
+        ...
+
+    def close(self) -> None:
+        """The open transaction and the incoming environment, if any, are lost."""
+        ...

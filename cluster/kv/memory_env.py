@@ -1,6 +1,6 @@
 """Tables in memory: the deterministic twin for simulation and tests.
 
-A commit costs what it changes, not what it holds.
+A commit costs what it changes, not what it holds; only while a snapshot is open, the tables it changes are copied.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+
+from cluster.kv.api import Environment
 
 KEY_BYTES = 511  # as LMDB
 
@@ -18,6 +20,12 @@ class _Table:
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
         self.keys: list[bytes] = []
+        self.size_bytes = 0
+
+    def copy(self) -> _Table:
+        copy = _Table()
+        copy.rows, copy.keys, copy.size_bytes = self.rows.copy(), self.keys.copy(), self.size_bytes
+        return copy
 
     def put(self, key: bytes, value: bytes) -> None:
         if key not in self.rows:
@@ -25,10 +33,13 @@ class _Table:
                 self.keys.append(key)
             else:
                 insort(self.keys, key)
+        self.size_bytes += _size_bytes(key, value) - _size_bytes(key, self.rows.get(key))
         self.rows[key] = value
 
     def delete(self, key: bytes) -> None:
-        if self.rows.pop(key, None) is not None:
+        value = self.rows.pop(key, None)
+        if value is not None:
+            self.size_bytes -= _size_bytes(key, value)
             del self.keys[bisect_left(self.keys, key)]
 
 
@@ -38,15 +49,30 @@ class _Overlay:
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes | None] = {}
         self.keys: list[bytes] = []
+        self.count = 0  # rows added less those deleted
+        self.size_bytes = 0  # likewise
 
-    def put(self, key: bytes, value: bytes | None) -> None:
+    def put(self, key: bytes, before: bytes | None, value: bytes | None) -> None:
         if key not in self.rows:
             insort(self.keys, key)
         self.rows[key] = value
+        self.count += (value is not None) - (before is not None)
+        self.size_bytes += _size_bytes(key, value) - _size_bytes(key, before)
+
+    def apply(self, table: _Table) -> None:
+        for key, value in self.rows.items():
+            if value is None:
+                table.delete(key)
+            else:
+                table.put(key, value)
+
+
+def _size_bytes(key: bytes, value: bytes | None) -> int:
+    return 0 if value is None else len(key) + len(value)
 
 
 class MemoryReader:
-    """The committed tables themselves: a snapshot is a view, good until the next commit."""
+    """One version of the tables."""
 
     def __init__(self, tables: Mapping[str, _Table]) -> None:
         self._tables = tables
@@ -67,6 +93,9 @@ class MemoryReader:
                 if reverse
                 else _beyond(self._keys(table), key + b"\0", stop, False)
             )
+
+    def count(self, table: str) -> int:
+        return len(self._tables[table].rows)
 
     def _keys(self, table: str) -> tuple[list[bytes], ...]:
         return (self._tables[table].keys,)
@@ -99,33 +128,59 @@ class MemoryTransaction(MemoryReader):
     def put(self, table: str, key: bytes, value: bytes) -> None:
         if not 1 <= len(key) <= KEY_BYTES:
             raise ValueError(f"a key of {len(key)} bytes; LMDB takes 1 to {KEY_BYTES}")
-        self._overlays[table].put(key, bytes(value))
+        self._overlays[table].put(key, self.get(table, key), bytes(value))
 
     def delete(self, table: str, key: bytes) -> bool:
-        if self.get(table, key) is None:
+        before = self.get(table, key)
+        if before is None:
             return False
-        self._overlays[table].put(key, None)
+        self._overlays[table].put(key, before, None)
         return True
 
-    def apply(self) -> None:
-        for name, overlay in self._overlays.items():
-            table = self._tables[name]
-            for key, value in overlay.rows.items():
-                if value is None:
-                    table.delete(key)
-                else:
-                    table.put(key, value)
+    def count(self, table: str) -> int:
+        return super().count(table) + self._overlays[table].count
+
+    def size_bytes(self, table: str) -> int:
+        return self._tables[table].size_bytes + self._overlays[table].size_bytes
+
+    def changes(self) -> Iterator[tuple[str, _Overlay]]:
+        return ((name, overlay) for name, overlay in self._overlays.items() if overlay.rows)
 
     def _keys(self, table: str) -> tuple[list[bytes], ...]:
         return (self._tables[table].keys, self._overlays[table].keys)
 
 
+class _Version(dict[str, _Table]):
+    """The tables as committed, by name. Once a snapshot shows it, it stays as it is, and the next version shares its
+    tables until it changes them."""
+
+    def __init__(self, tables: Mapping[str, _Table], shared: Iterable[str] = ()) -> None:
+        super().__init__(tables)
+        self.snapshots = 0
+        self._shared = set(shared)
+
+    def after(self, transaction: MemoryTransaction) -> _Version:
+        version = _Version(self, self) if self.snapshots else self
+        for name, overlay in transaction.changes():
+            if name in version._shared:
+                version[name] = version[name].copy()
+                version._shared.remove(name)
+            overlay.apply(version[name])
+        return version
+
+
 class MemoryEnvironment:
-    """`crash()` is a power loss: the open transaction is gone, what was committed stays."""
+    """`crash()` is a power loss: the open transaction and the incoming environment are gone, what was committed
+    stays. A subclass may fail before or after `commit` and `replace`: each is one durable step."""
 
     def __init__(self, tables: Iterable[str]) -> None:
-        self._tables = {name: _Table() for name in tables}
+        self._tables = _Version({name: _Table() for name in tables})
         self._transaction: MemoryTransaction | None = None
+        self._incoming: MemoryEnvironment | None = None
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        return tuple(self._tables)
 
     def transaction(self) -> MemoryTransaction:
         if self._transaction is None:
@@ -134,16 +189,39 @@ class MemoryEnvironment:
 
     def commit(self) -> None:
         if self._transaction is not None:
-            self._transaction.apply()
+            self._tables = self._tables.after(self._transaction)
             self._transaction = None
 
     @contextmanager
     def snapshot(self) -> Iterator[MemoryReader]:
-        """Good until the next commit (LMDB's outlives it): read, then let go."""
-        yield MemoryReader(self._tables)
+        shown = self._tables
+        shown.snapshots += 1
+        try:
+            yield MemoryReader(shown)
+        finally:
+            shown.snapshots -= 1
+
+    def size_bytes(self, table: str) -> int:
+        if self._transaction is not None:
+            return self._transaction.size_bytes(table)
+        return self._tables[table].size_bytes
+
+    def incoming(self) -> MemoryEnvironment:
+        self._incoming = MemoryEnvironment(self.tables)
+        return self._incoming
+
+    def sync(self) -> None: ...
+
+    def replace(self, incoming: Environment) -> None:
+        assert isinstance(incoming, MemoryEnvironment), "not an environment in memory"
+        assert incoming is self._incoming, "not the latest incoming environment of this one"
+        assert self._transaction is None, "a transaction is open"
+        assert incoming._transaction is None, "a transaction of the incoming environment is open"
+        assert not incoming._tables.snapshots, "a snapshot of the incoming environment is open"
+        self._tables, self._incoming = incoming._tables, None
 
     def crash(self) -> None:
-        self._transaction = None
+        self._transaction = self._incoming = None
 
     def close(self) -> None:
         self.crash()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import lmdb
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.kv.api import Reader
+from cluster.kv.api import Environment, Reader
 from cluster.kv.lmdb_env import LmdbEnvironment
 from cluster.kv.memory_env import MemoryEnvironment
 
@@ -25,7 +26,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Env]
     made.close()
 
 
-def fill(environment: Env, *keys: bytes) -> None:
+def fill(environment: Environment, *keys: bytes) -> None:
     for key in keys:
         environment.transaction().put("a", key, b"=" + key)
     environment.commit()
@@ -75,6 +76,62 @@ def test_a_snapshot_sees_only_what_is_committed(environment: Env) -> None:
     environment.commit()
     with environment.snapshot() as reader:
         assert list(reader.scan("a")) == [(b"1", b"changed"), (b"3", b"x")]
+
+
+def test_a_snapshot_stays_as_it_is_while_commits_go_on(environment: Env) -> None:
+    fill(environment, b"1", b"2", b"3")
+    with ExitStack() as first, ExitStack() as second:
+        early = first.enter_context(environment.snapshot())
+        rows = early.scan("a")
+        assert next(rows) == (b"1", b"=1")
+        environment.transaction().delete("a", b"2")
+        environment.transaction().put("a", b"3", b"changed")
+        fill(environment, b"4")
+        late = second.enter_context(environment.snapshot())
+        environment.transaction().put("b", b"5", b"")
+        fill(environment, b"5")
+        assert list(rows) == [(b"2", b"=2"), (b"3", b"=3")]
+        assert (keys(early), early.count("a"), early.count("b")) == ([b"1", b"2", b"3"], 3, 0)
+        assert list(late.scan("a")) == [(b"1", b"=1"), (b"3", b"changed"), (b"4", b"=4")]
+        assert keys(late, table="b") == []
+    with environment.snapshot() as reader:
+        assert keys(reader) == [b"1", b"3", b"4", b"5"]
+
+
+def test_count_is_of_what_the_reader_sees(environment: Env) -> None:
+    fill(environment, b"1", b"2")
+    transaction = environment.transaction()
+    for key in (b"2", b"3", b"3", b"4"):
+        transaction.put("a", key, b"new")
+    assert transaction.count("a") == 4
+    for key in (b"1", b"1", b"4", b"never"):
+        transaction.delete("a", key)
+    assert (transaction.count("a"), transaction.count("b")) == (2, 0)
+    with environment.snapshot() as reader:
+        assert reader.count("a") == 2
+        assert keys(reader) == [b"1", b"2"]
+    environment.commit()
+    with environment.snapshot() as reader:
+        assert keys(reader) == [b"2", b"3"]
+        assert reader.count("a") == 2
+
+
+def test_size_is_about_what_a_table_takes(environment: Env) -> None:
+    assert environment.tables == TABLES
+    assert environment.size_bytes("a") == 0
+    for number in range(100):
+        environment.transaction().put("a", b"%d" % number, b"x" * 10_000)
+    assert 1_000_000 <= environment.size_bytes("a") < 1_500_000
+    environment.commit()
+    assert 1_000_000 <= environment.size_bytes("a") < 1_500_000
+    assert environment.size_bytes("b") == 0
+    for number in range(100):
+        if number % 2:
+            environment.transaction().delete("a", b"%d" % number)
+        else:
+            environment.transaction().put("a", b"%d" % number, b"x" * 5_000)
+    environment.commit()
+    assert 250_000 <= environment.size_bytes("a") < 500_000
 
 
 def test_there_is_one_open_transaction_until_the_commit(environment: Env) -> None:
@@ -193,15 +250,6 @@ def test_a_reopened_lmdb_has_what_was_committed_and_no_more(tmp_path: Path) -> N
     environment.close()
 
 
-def test_an_lmdb_snapshot_outlives_commits(tmp_path: Path) -> None:
-    environment = LmdbEnvironment(tmp_path / "kv", TABLES)
-    fill(environment, b"1")
-    with environment.snapshot() as reader:
-        fill(environment, b"2")
-        assert keys(reader) == [b"1"]
-    environment.close()
-
-
 def test_a_full_map_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
     environment = LmdbEnvironment(tmp_path / "kv", TABLES, map_size_bytes=1 << 20)
     fill(environment, b"1")
@@ -217,7 +265,7 @@ def test_a_full_map_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
 def test_the_directory_is_private_and_sparse(tmp_path: Path) -> None:
     environment = LmdbEnvironment(tmp_path / "kv", TABLES)
     fill(environment, b"1")
-    file = tmp_path / "kv" / "data.mdb"
+    file = tmp_path / "kv" / "1" / "data.mdb"
     assert file.stat().st_mode & 0o077 == (tmp_path / "kv").stat().st_mode & 0o077 == 0
     assert file.stat().st_blocks * 512 < 1 << 20
     environment.close()
@@ -229,6 +277,8 @@ _STEPS = st.lists(
         st.tuples(st.just("delete"), st.binary(min_size=1, max_size=2), st.none()),
         st.tuples(st.just("commit"), st.none(), st.none()),
         st.tuples(st.just("lose"), st.none(), st.none()),
+        st.tuples(st.just("hold"), st.none(), st.none()),
+        st.tuples(st.just("replace"), st.binary(min_size=1, max_size=2), st.binary(max_size=3)),
         st.tuples(st.just("scan"), st.binary(max_size=2), st.one_of(st.none(), st.binary(max_size=2))),
     ),
     max_size=40,
@@ -244,6 +294,8 @@ def test_both_do_the_same_as_a_dict(
     memory, disk = MemoryEnvironment(TABLES), LmdbEnvironment(directory / "kv", TABLES)
     committed: dict[bytes, bytes] = {}
     rows: dict[bytes, bytes] = {}
+    held: list[tuple[Reader, dict[bytes, bytes]]] = []
+    snapshots = ExitStack()
     try:
         for action, key, value in steps:
             if action == "put":
@@ -257,7 +309,20 @@ def test_both_do_the_same_as_a_dict(
                 memory.commit()
                 disk.commit()
                 committed = dict(rows)
+            elif action == "hold":
+                held += [(snapshots.enter_context(each.snapshot()), dict(committed)) for each in (memory, disk)]
+            elif action == "replace":
+                for environment in (memory, disk):
+                    environment.commit()
+                    incoming = environment.incoming()
+                    incoming.transaction().put("a", key, value)
+                    incoming.commit()
+                    environment.replace(incoming)
+                rows, committed = {key: value}, {key: value}
             elif action == "lose":
+                check_held(held)
+                held.clear()
+                snapshots.close()
                 memory.crash()
                 disk.close()
                 disk = LmdbEnvironment(directory / "kv", TABLES)
@@ -270,5 +335,15 @@ def test_both_do_the_same_as_a_dict(
             for environment in (memory, disk):
                 with environment.snapshot() as reader:
                     assert list(reader.scan("a")) == sorted(committed.items())
+                    assert reader.count("a") == len(committed)
+                assert environment.transaction().count("a") == len(rows)
+        check_held(held)
     finally:
+        snapshots.close()
         disk.close()
+
+
+def check_held(held: list[tuple[Reader, dict[bytes, bytes]]]) -> None:
+    for reader, expected in held:
+        assert list(reader.scan("a")) == sorted(expected.items())
+        assert reader.count("a") == len(expected)
