@@ -6,20 +6,28 @@ transaction, in order of index, exactly once per entry over the life of a data d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
+from cluster.configuration import MemberRecord, Role
 from cluster.kv.api import Transaction
+from cluster.membership import Change, Changed
 
 
 class StateMachine(Protocol):
-    def apply(self, transaction: Transaction, command: bytes) -> bytes:
+    def apply(self, transaction: Transaction, command: bytes, level: int) -> bytes:
         """Apply one committed command and return its result for the proposer. A function of log and state only.
+        `level` is the feature level in force where the command stands in the log: every release applies it alike.
         Whatever it raises ends the process: a rejection is a result, never an exception."""
         ...
 
     def committed(self) -> None:
         """The tick's transaction is durable and visible to snapshots; something may have been applied in it."""
+        ...
+
+    def installed(self) -> None:
+        """All of the state was replaced by a newer one, fetched from another member; it is visible to snapshots."""
         ...
 
 
@@ -39,33 +47,45 @@ class CommandTooLarge(ClusterError):
     pass
 
 
-@dataclass(frozen=True)
-class MemberInfo:
-    """A configured member."""
+class MemberRemoved(ClusterError):
+    """This member was removed from the cluster; its data directory is of no use to it any more."""
 
-    name: str
-    peer_address: str
-    api_address: str = ""  # as it said itself in its handshake; empty: not heard yet
-    datacenter: str = ""
+
+class ReleaseTooOld(ClusterError):
+    """The cluster's feature level is higher than this release can apply."""
+
+
+class Diverged(ClusterError):
+    """This member's state differs from that of the others although their logs agree: a defect or a damaged disk."""
 
 
 @dataclass(frozen=True)
 class PeerStatus:
-    member: MemberInfo
-    alive: bool  # heard within the election timeout, or connected
+    member: MemberRecord
+    alive: bool  # heard within a few report periods
     applied_index: int  # 0: not known
+    level: int = 0  # highest feature level it can apply; 0: not known
+    protocol: int = 0
 
 
 @dataclass(frozen=True)
 class ClusterStatus:
+    id: str  # of this member
     name: str
-    leader: str | None
+    role: Role | Literal["waiting"]  # waiting: not admitted yet
+    leader: str | None  # an id
     term: int
     commit_index: int
     applied_index: int
+    first_index: int  # of the log
     last_index: int
-    leader_contact_s: float  # since the leader was last heard; 0 on the leader
-    peers: tuple[PeerStatus, ...]  # every member, this one included
+    leader_contact_s: float  # since the leader was last heard, over all members between; 0 on the leader
+    level: int  # feature level in force
+    peers: tuple[PeerStatus, ...]  # every member of the configuration, this one included
+    waiting: tuple[PeerStatus, ...] = ()  # processes that ask to be admitted
+    fetching: str = ""  # in words, while a state is fetched
+    refused_by: Mapping[str, str] = field(default_factory=dict)  # peers that refuse this member, and why
+    refused: Mapping[str, int] = field(default_factory=dict)  # connections ended by this side, by reason
 
 
 class Cluster(Protocol):
@@ -82,6 +102,11 @@ class Cluster(Protocol):
         Raises NotAttempted, OutcomeUnknown, CommandTooLarge."""
         ...
 
+    async def change(self, change: Change, *, timeout_s: float) -> Changed:
+        """One step of membership, or a transfer of leadership; returns once it is committed (transferred) or refused.
+        Any member will do. Raises NotAttempted, OutcomeUnknown: ask again, a step that is done is not done twice."""
+        ...
+
     async def barrier(self, *, timeout_s: float) -> None:
         """Return when a snapshot taken now holds everything acknowledged anywhere before the call.
         Raises NotAttempted."""
@@ -94,5 +119,6 @@ class Cluster(Protocol):
     def status(self) -> ClusterStatus: ...
 
     async def failure(self) -> BaseException:
-        """Wait until the member has failed hard (disk, apply, engine) and return why. The process must end."""
+        """Wait until the member has failed hard (disk, apply, engine), diverged or was removed, and return why. The
+        process must end."""
         ...

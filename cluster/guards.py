@@ -9,6 +9,9 @@ Every message passes here, both ways. The rules (docs/RAFT.md argues each of the
            success sending goes on where it was (progress.py)
   votes    a pre-vote round gates every campaign; a voter that hears a leader refuses, unless leadership is being
            handed over; each voter counts once a term
+  members  the engine's nodes are the voters of the newest configuration in the log; only they are counted, but every
+           member's requests are answered: a voter may not know yet the one that it must elect
+  install  a peer that needs what the log no longer has gets signs of life only, answers each, and fetches a state
 
 Pure but for what it is given: a clock, and `post(peer, message)`.
 """
@@ -25,7 +28,7 @@ from cluster import messages as m
 from cluster.journal import Journal
 from cluster.limits import Flow, Timing
 from cluster.progress import Progress
-from cluster.seams import Engine, Peer
+from cluster.seams import NOBODY, Engine, Peer
 
 
 class Guard(Transport):
@@ -37,20 +40,23 @@ class Guard(Transport):
         self,
         *,
         name: str,
-        voters: frozenset[str],
         journal: Journal,
         timing: Timing,
         flow: Flow,
         clock: Callable[[], float],
         post: Callable[[str, m.Message], None],
+        must_fetch: Callable[[str, int], None],
     ) -> None:
+        """`must_fetch(leader, index)`: the leader's log starts at `index`, behind the end of what is committed here."""
         super().__init__(None, None, ())
-        self._name, self._voters, self._journal = name, voters, journal
-        self._timing, self._clock, self._post = timing, clock, post
-        self._peers = {peer: Progress(flow.window_bytes) for peer in sorted(voters - {name})}
+        self._name, self._journal = name, journal
+        self._timing, self._window_bytes, self._clock, self._post = timing, flow.window_bytes, clock, post
+        self._must_fetch = must_fetch
+        self.voters = journal.configuration.voters
+        self._peers = {peer: Progress(flow.window_bytes) for peer in sorted(self.voters - {name})}
         # as a follower
         self.heard_at = float("-inf")  # an append of the current term
-        self._answering = 0  # number of the append being handled
+        self._answering = 0  # number of the append being handled; 0: none, nobody waits for the answer
         self._hint: int | None = None
         self._told: tuple[str, int, int, float] = ("", 0, 0, 0.0)  # last success: to whom, term, next index, when
         # in elections
@@ -63,12 +69,26 @@ class Guard(Transport):
     def ready(self) -> bool:
         return True
 
+    def addNode(self, node: Node) -> None: ...
+
+    def dropNode(self, node: Node) -> None: ...
+
     def connected(self, peer: str) -> None:
         self._onNodeConnected(Peer(peer))
 
     def disconnected(self, peer: str) -> None:
-        self._peers[peer].forget_flight()
+        if progress := self._peers.get(peer):
+            progress.forget_flight()
         self._onNodeDisconnected(Peer(peer))
+
+    def reconcile(self) -> None:
+        """After every message and tick: the voters are those of the newest configuration in the log."""
+        voters = self._journal.configuration.voters
+        if voters != self.voters:
+            self.voters = voters
+            others = sorted(voters - {self._name})
+            self._peers = {peer: self._peers.get(peer) or Progress(self._window_bytes) for peer in others}
+            self.engine.reconfigure(others, self._clock())
 
     def begin_term(self) -> None:
         """This member has just become leader."""
@@ -76,7 +96,7 @@ class Guard(Transport):
             progress.begin_term()
 
     def is_majority(self, who: set[str]) -> bool:
-        return len(self._voters & who) * 2 > len(self._voters)
+        return len(self.voters & who) * 2 > len(self.voters)
 
     # ---- what the engine sends
     def send(self, node: Node, message: dict[str, Any]) -> bool:
@@ -100,12 +120,15 @@ class Guard(Transport):
         return True
 
     def _send_append(self, peer: str, message: dict[str, Any]) -> None:
-        assert "prevLogIdx" in message, "the engine wants to send a dump; the log is never trimmed below a peer's need"
         progress, now = self._peers[peer], self._clock()
-        previous, entries = message["prevLogIdx"], message["entries"]
         term, commit_index = message["term"], message["commit_index"]
+        previous, entries = message.get("prevLogIdx", 0), message.get("entries", ())
         size_bytes = sum(len(entry) for entry, _, _ in entries)
-        if progress.is_silent(now, self._timing.silence_s):
+        if "prevLogIdx" not in message:  # the engine wants to send a dump: the log starts behind what the peer needs
+            progress.install()
+        if progress.installing:
+            self.engine.set_next_index(peer, self._journal.last + 1)  # else its loop never ends
+        elif progress.is_silent(now, self._timing.silence_s):
             # The engine's loop goes on from there in this very call.
             self.engine.set_next_index(peer, progress.restart(self.engine.match_index(peer), now))
         elif progress.must_hold(previous, size_bytes):
@@ -119,6 +142,8 @@ class Guard(Transport):
         self._post(peer, m.Heartbeat(progress.next_number(), term, commit_index, self._journal.first))
 
     def _reply(self, peer: str, next_index: int, *, success: bool, reset: bool) -> None:
+        if not self._answering:
+            return
         if reset:
             hint = next_index if self._hint is None else min(next_index, self._hint)
             next_index = max(hint, self.engine.commit_index() + 1)
@@ -164,7 +189,9 @@ class Guard(Transport):
     def may_elect(self) -> bool:
         """Asked by the engine when its election deadline has passed: campaign only if a majority would vote."""
         term, now = self.engine.term() + 1, self._clock()
-        if now < self._transfer_until or self._voters == {self._name}:
+        if self._name not in self.voters:
+            return False
+        if now < self._transfer_until or self.voters == {self._name}:
             return True
         if self._campaign and self._campaign[0] == term:
             if self.is_majority(self._campaign[1]):
@@ -178,7 +205,9 @@ class Guard(Transport):
         return False
 
     def next_campaign(self) -> float:
-        """When an unanswered pre-vote is asked again; 0 without one."""
+        """When an unanswered pre-vote is asked again; 0 without one. Who has no vote never campaigns."""
+        if self._name not in self.voters:
+            return float("inf")
         return self._campaign[2] + self._timing.pre_vote_s if self._campaign else 0.0
 
     def _on_pre_vote(self, peer: str, message: m.PreVote) -> None:
@@ -207,9 +236,11 @@ class Guard(Transport):
             )
 
     def _on_vote(self, peer: str, message: m.Vote) -> None:
+        if message.term != self.engine.term():
+            return
         if self._counted[0] != message.term:
             self._counted = (message.term, set())
-        if peer in self._voters and peer not in self._counted[1]:
+        if peer in self.voters and peer not in self._counted[1]:
             self._counted[1].add(peer)
             self._deliver(peer, type="response_vote", term=message.term)
 
@@ -231,13 +262,33 @@ class Guard(Transport):
         return True
 
     def _on_heartbeat(self, peer: str, message: m.Heartbeat) -> None:
-        if self._hear(peer, message):
-            # The leader's log starts at or below every member's commit index while nothing is trimmed.
-            self._succeed(peer, message, self.engine.commit_index())
+        if not self._hear(peer, message):
+            return
+        commit = self.engine.commit_index()
+        if commit >= message.first_index:
+            self._succeed(peer, message, commit)
+            return
+        # Without an answer the leader would count this member as dead while it fetches.
+        self._deliver(peer, type="append_entries", term=message.term, commit_index=commit)
+        self._reply(peer, 1, success=False, reset=False)
+        self._must_fetch(peer, message.first_index)
+
+    def on_tailed(self, message: m.Tailed) -> None:
+        """Committed entries from behind this member's commit index, of another member that need not lead. What is
+        committed is true in every term."""
+        self._answering, self._hint = 0, None
+        term, leader = max(message.term, self.engine.term()), message.leader or NOBODY.id
+        if message.entries:
+            previous, previous_term = message.previous_index, message.previous_term
+            self._follow(leader, m.Append(0, term, message.commit_index, previous, previous_term, message.entries))
+        else:
+            self._deliver(leader, type="append_entries", term=term, commit_index=self.engine.commit_index())
 
     def _on_append(self, peer: str, message: m.Append) -> None:
-        if not self._hear(peer, message):
-            return None
+        if self._hear(peer, message):
+            self._follow(peer, message)
+
+    def _follow(self, peer: str, message: m.Append) -> None:
         journal, commit = self._journal, self.engine.commit_index()
         previous, previous_term = message.previous_index, message.previous_term
         entries, verified = message.entries, message.commit_index
@@ -282,14 +333,28 @@ class Guard(Transport):
         self._reply(peer, verified + 1, success=True, reset=False)
 
     # ---- appends, as the leader
+    def says_nothing_new(self, peer: str, message: m.Message) -> bool:
+        """Of the leader: that a peer has the whole log, as is known."""
+        last = self._journal.last
+        return (
+            isinstance(message, m.AppendReply)
+            and message.success
+            and message.term == self.engine.term()
+            and message.next_index - 1 == last == self.engine.match_index(peer)
+        )
+
     def _on_append_reply(self, peer: str, message: m.AppendReply) -> None:
-        engine, progress = self.engine, self._peers[peer]
+        engine, progress = self.engine, self._peers.get(peer)
         if message.term > engine.term():
             return self.adopt(message.term)
-        if message.term < engine.term() or not engine.leads():
+        if message.term < engine.term() or not engine.leads() or progress is None:
             return None
         next_index, reset = message.next_index, message.reset
-        if reset:
+        if progress.installing:
+            reset = message.success
+            if reset:
+                progress.installed(next_index)
+        elif reset:
             next_index = max(next_index, engine.match_index(peer) + 1)
             reset = progress.rejected(message.number, next_index)
         self._deliver(peer, type="next_node_idx", next_node_idx=next_index, reset=reset, success=message.success)

@@ -18,24 +18,48 @@ LOG_CACHE_BYTES = 16 * MIB  # newest log entries held in memory
 PROPOSALS = 10_000  # commands waiting or in flight in one member
 PROPOSALS_BYTES = 64 * MIB
 HELLO_BYTES = 4 * KIB  # before the handshake is done
+WELCOME_BYTES = 64 * KIB  # the answer, with the members
 READS = 100_000  # barriers waiting in one member
-PEER_CONNECTIONS = 64  # inbound, handshake done or not
+
+MEMBERS = 64
+VOTERS = 9  # each more costs latency and buys little
+REMOVED_REMEMBERED = 1000  # incarnations that are told so when they come back
+CANDIDATES = 64  # processes that wait to be admitted, remembered by one member
+PEER_CONNECTIONS = MEMBERS + CANDIDATES + 64  # inbound, the last ones for handshakes
+PROMOTE_LAG = 1000  # entries that an observer may be behind when it becomes a voter
+CHUNK_BYTES = 256 * KIB  # rows in one chunk of a state on its way (or one larger row alone)
+LOAD_COMMIT_BYTES = 2 * MIB  # rows of a state on its way in, held in memory until they are committed
 
 HANDSHAKE_S = 5.0
+JOIN_S = 1.0  # between two questions for admission
 CONNECT_S = 2.0
 RECONNECT_MIN_S = 0.05
 RECONNECT_MAX_S = 1.0
 USER_TIMEOUT_MS = 5_000  # TCP gives up on an unacknowledged send
 TIMER_SLACK_S = 0.001  # a deadline has surely passed when its timer fires
 REPORT_S = 0.5  # members tell each other how far they have applied
+REPORTS_ALIVE = 4  # of these periods without a report and a member counts as dead
+
+CATCH_UP_BYTES_S = 64 * MIB  # of state that one member gives to others
+FETCH_SYNC_BYTES = 8 * MIB  # of a fetched state not yet synced: the disk is shared, and other syncs wait behind this
+FETCH_RETRY_S = 0.5  # a state is asked for again, of somebody
+FETCH_SILENCE_S = 5.0  # a source that does not answer is given up
+SNAPSHOTS = 4  # states given to others at once
+SNAPSHOT_IDLE_S = 30.0  # kept for a peer that does not go on, together with the log behind it
+TAIL_AGE_S = 3.0  # a source that has not heard of the leader for so long is left for another
 
 
 @dataclass(frozen=True)
 class Flow:
-    """How much is sent to one peer; the simulator runs with much less."""
+    """How much is sent at once and how much is kept; the simulator runs with much less."""
 
     append_bytes: int = APPEND_BYTES
     window_bytes: int = WINDOW_BYTES
+    chunk_bytes: int = 512 * KIB  # of a state that is fetched; an ordinary message waits behind one
+    log_entries: int = 100_000  # kept behind what is applied, so that a member that was away needs no state
+    log_bytes: int = 512 * MIB  # and no more than this
+    trim_entries: int = 500  # deleted in one tick: far more than it appends, and hardly felt by who waits for it
+    digest_every: int = 1024  # entries between two comparisons of states
 
 
 FLOW = Flow()
@@ -60,4 +84,15 @@ LOCAL = Timing(
     step_down_s=0.9,
     pre_vote_s=0.15,
     silence_s=1.0,
+)
+
+# For round trips of around 100 ms between voters. A heartbeat more often than a round trip tells nothing new, and an
+# election must outlast a lost connection and the setting up of another one.
+WIDE_AREA = Timing(
+    heartbeat_s=0.2,
+    election_min_s=1.0,
+    election_max_s=2.0,
+    step_down_s=3.0,
+    pre_vote_s=0.4,
+    silence_s=2.0,
 )

@@ -8,6 +8,7 @@ arrived together shares one sync; a timer wakes it for heartbeats and elections.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -15,64 +16,105 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from msgspec import structs
+
+from cluster import membership
 from cluster import messages as m
 from cluster.api import (
     ClusterStatus,
     CommandTooLarge,
-    MemberInfo,
+    MemberRemoved,
     NotAttempted,
     OutcomeUnknown,
     PeerStatus,
     StateMachine,
 )
+from cluster.catchup import Work
+from cluster.configuration import NOBODY, Configuration, MemberRecord, Role
 from cluster.kv.api import Environment
-from cluster.limits import COMMAND_BYTES, LOCAL, PROPOSALS, PROPOSALS_BYTES, READS, REPORT_S, TIMER_SLACK_S, Timing
-from cluster.peers import Identity, Peers, PeerTls
-from cluster.replica import Replica, Result
+from cluster.limits import (
+    CATCH_UP_BYTES_S,
+    COMMAND_BYTES,
+    FLOW,
+    LOCAL,
+    PROPOSALS,
+    PROPOSALS_BYTES,
+    READS,
+    TIMER_SLACK_S,
+    Flow,
+    Timing,
+)
+from cluster.membership import Candidate, Change, Changed
+from cluster.peers import Peers, PeerTls
+from cluster.proposals import Result
+from cluster.replica import Replica
 
 _T = TypeVar("_T")
+log = logging.getLogger("cluster.member")
 
 
 @dataclass(frozen=True)
 class MemberConfig:
+    id: str
     name: str
-    listen: str  # peer address to bind
-    voters: dict[str, str]  # name: peer address, this member included
-    foundation: str  # digest of the founding configuration
     incarnation: str
+    listen: str  # peer address to bind
+    peer_address: str  # where the others dial it
+    founding: Configuration | None = None  # of a founder; used once, by a new data directory
+    join: tuple[str, ...] = ()  # peer addresses of members; observers prefer them as sources
+    role: Role = "voter"  # the one it wants
+    level: int = 1  # highest feature level it can apply
     api_address: str = ""
     datacenter: str = ""
     tls: PeerTls | None = None
     timing: Timing = LOCAL
+    flow: Flow = FLOW
+    catch_up_bytes_s: float = CATCH_UP_BYTES_S
+
+    @property
+    def record(self) -> MemberRecord:
+        return MemberRecord(
+            id=self.id,
+            name=self.name,
+            incarnation=self.incarnation,
+            peer_address=self.peer_address,
+            api_address=self.api_address,
+            datacenter=self.datacenter,
+            role=self.role,
+        )
 
 
 class Member:
-    """Implements `cluster.api.Cluster`. The environment must have the tables of `cluster.journal.TABLES`."""
+    """Implements `cluster.api.Cluster`. The environment must have the tables of `cluster.journal.TABLES`.
+    Raises Diverged and MemberRemoved: the data directory must not be used any more."""
 
     def __init__(self, config: MemberConfig, environment: Environment, state_machine: StateMachine) -> None:
         self._config = config
         self._peers = Peers(
-            identity=Identity(
-                config.foundation, config.name, config.incarnation, config.api_address, config.datacenter
-            ),
+            record=config.record,
+            level=config.level,
             listen=config.listen,
-            addresses={name: address for name, address in config.voters.items() if name != config.name},
+            join=config.join,
             tls=config.tls,
-            on_message=self._on_message,
-            on_connected=self._on_connected,
-            on_disconnected=self._on_disconnected,
-            on_unheard=self._on_unheard,
+            events=self,
         )
         self._replica = Replica(
-            name=config.name,
-            voters=config.voters,
+            record=config.record,
             environment=environment,
             state_machine=state_machine,
             timing=config.timing,
             now=time.monotonic,
             rng=random.Random(),
             send=self._peers.send,
+            in_background=self._in_background,
+            founding=config.founding or NOBODY,
+            preferred=config.join,
+            level=config.level,
+            flow=config.flow,
+            catch_up_bytes_s=config.catch_up_bytes_s,
         )
+        self._configured = NOBODY, NOBODY  # newest and applied
+        self._beside: asyncio.Future[None] | None = None  # work in a thread, one at a time
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticking = self._again = False
         self._timer: asyncio.TimerHandle | None = None
@@ -86,14 +128,16 @@ class Member:
         self._loop = asyncio.get_running_loop()
         self._failure = self._loop.create_future()
         await self._peers.listen()
-        self._peers.dial()
+        self._configure()
+        if self._replica.configuration == NOBODY:
+            self._peers.join()
         self._wake()
 
     async def stop(self, *, handover_s: float) -> None:
         if self._loop is None:
             return
         engine, until, beat_s = self._replica.engine, time.monotonic() + handover_s, self._config.timing.heartbeat_s
-        if self._replica.peers and engine.leads() and not self._stopped:
+        if engine.leads() and len(self._replica.voters) > 1 and not self._stopped:
             self._replica.hand_over(until)
             self._wake()
             while engine.leads() and time.monotonic() < until and not self._stopped:
@@ -102,6 +146,9 @@ class Member:
                 await asyncio.sleep(beat_s)  # to refuse what was on its way here
         self._halt()
         await self._peers.close()
+        if self._beside:  # it works on the environment, which is closed next
+            await asyncio.wait([self._beside])
+        self._replica.close()
 
     async def failure(self) -> BaseException:
         assert self._failure is not None, "not started"
@@ -109,6 +156,13 @@ class Member:
 
     # ---- the interface of api.Cluster
     async def propose(self, command: bytes, *, timeout_s: float) -> bytes:
+        return await self._propose(command, timeout_s, change=False)
+
+    async def change(self, change: Change, *, timeout_s: float) -> Changed:
+        result = await self._propose(membership.encode_change(change), timeout_s, change=True)
+        return membership.decode_changed(result)
+
+    async def _propose(self, command: bytes, timeout_s: float, *, change: bool) -> bytes:
         if len(command) > COMMAND_BYTES:
             raise CommandTooLarge(f"a command of {len(command)} bytes; the limit is {COMMAND_BYTES}")
         if self._stopped:
@@ -116,7 +170,7 @@ class Member:
         if self._proposals >= PROPOSALS or self._proposals_bytes + len(command) > PROPOSALS_BYTES:
             raise NotAttempted(f"{self._proposals} proposals are waiting already")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        proposal = self._replica.propose(command, partial(_settle, future))
+        proposal = self._replica.propose(command, partial(_settle, future), change=change)
         self._proposals += 1
         self._proposals_bytes += len(command)
         self._wake()
@@ -162,50 +216,102 @@ class Member:
 
     def leader_address(self) -> str:
         leader = self._replica.engine.leader()
-        if leader == self._config.name:
+        if leader == self._config.id:
             return self._config.api_address
-        heard = self._peers.heard.get(leader or "")
-        return heard.api_address if heard else ""
+        if heard := self._peers.heard.get(leader or ""):
+            return heard.record.api_address
+        record = self._replica.configuration.get(leader or "")
+        return record.api_address if record else ""
 
     def status(self) -> ClusterStatus:
-        replica, now = self._replica, time.monotonic()
-        peers = []
-        for name, address in self._config.voters.items():
-            if name == self._config.name:
-                info = MemberInfo(name, address, self._config.api_address, self._config.datacenter)
-                peers.append(PeerStatus(info, True, replica.journal.applied))
-                continue
-            heard = self._peers.heard.get(name)
-            info = MemberInfo(name, address, heard.api_address if heard else "", heard.datacenter if heard else "")
-            applied, at = replica.reports.get(name, (0, float("-inf")))
-            peers.append(PeerStatus(info, now - at < 4 * REPORT_S, applied))
+        replica = self._replica
+        record = replica.configuration.get(self._config.id)
+        waiting = tuple(PeerStatus(each.record, True, 0, each.level) for each in replica.governor.waiting())
         return ClusterStatus(
+            id=self._config.id,
             name=self._config.name,
+            role=record.role if record else "waiting",
             leader=replica.engine.leader(),
             term=replica.engine.term(),
             commit_index=replica.engine.commit_index(),
             applied_index=replica.journal.applied,
+            first_index=replica.journal.first,
             last_index=replica.journal.last,
             leader_contact_s=replica.leader_contact_s(),
-            peers=tuple(peers),
+            level=replica.journal.applied_configuration.level,
+            peers=tuple(self._peer_status(member) for member in replica.configuration.members),
+            waiting=waiting,
+            fetching=replica.fetcher.describe(),
+            refused=dict(self._peers.closed),
+            refused_by=dict(self._peers.refused_by),
+        )
+
+    def _peer_status(self, member: MemberRecord) -> PeerStatus:
+        replica = self._replica
+        if member.id == self._config.id:
+            record = structs.replace(self._config.record, role=member.role)
+            return PeerStatus(record, True, replica.journal.applied, self._config.level, m.PROTOCOL)
+        if heard := self._peers.heard.get(member.id):
+            member = structs.replace(heard.record, role=member.role)
+        report, _ = replica.reports.get(member.id, (None, 0.0))
+        return PeerStatus(
+            member,
+            member.id in replica.alive(),
+            report.applied_index if report else 0,
+            report.level if report else 0,
+            self._peers.protocols.get(member.id, 0),
         )
 
     # ---- events
-    def _on_message(self, peer: str, message: m.Message) -> None:
-        self._replica.receive(peer, message)
-        self._wake()
+    def on_message(self, peer: str, message: m.Message) -> None:
+        if self._replica.receive(peer, message):
+            self._wake()
 
-    def _on_connected(self, peer: str) -> None:
+    def on_connected(self, peer: str) -> None:
         self._replica.connected(peer)
         self._wake()
 
-    def _on_disconnected(self, peer: str) -> None:
+    def on_disconnected(self, peer: str) -> None:
         self._replica.disconnected(peer)
         self._wake()
 
-    def _on_unheard(self, peer: str) -> None:
+    def on_unheard(self, peer: str) -> None:
         self._replica.unheard(peer)
         self._wake()
+
+    def on_introduced(self, candidate: Candidate) -> None:
+        self._replica.introduce(candidate)
+        self._wake()
+
+    def on_removed(self, why: str, cluster: str) -> None:
+        """A history that was restored or recovered says so of all members of before. It is believed only where there is
+        no leader of the own one: it may have begun by mistake."""
+        contact_s = self._replica.leader_contact_s()
+        if cluster != self._replica.configuration.cluster and contact_s < self._config.timing.step_down_s:
+            log.error("another history of this cluster has begun beside this one, which has a leader: %s", why)
+        else:
+            self._fail(MemberRemoved(why))
+
+    def _in_background(self, work: Work, then: Work) -> None:
+        assert self._loop is not None
+        self._beside = self._loop.run_in_executor(None, work)
+        self._beside.add_done_callback(partial(self._done_beside, then))
+
+    def _done_beside(self, then: Work, work: asyncio.Future[None]) -> None:
+        if self._stopped or work.cancelled():
+            return
+        if error := work.exception():
+            self._fail(error)
+            return
+        then()
+        self._wake()
+
+    def _configure(self) -> None:
+        journal = self._replica.journal
+        configurations = journal.configuration, journal.applied_configuration
+        if self._configured != configurations:
+            self._configured = configurations
+            self._peers.configure(self._replica.reachable)
 
     def _wake(self) -> None:
         if self._ticking:
@@ -225,6 +331,7 @@ class Member:
         if self._stopped or not self._ran(self._replica.commit):
             return
         again, self._ticking, self._again = self._again or self._replica.has_more(), False, False
+        self._configure()
         if again:
             self._wake()
         self._arm()
@@ -234,12 +341,15 @@ class Member:
         try:
             half()
         except BaseException as error:  # noqa: BLE001
-            self._halt()
-            assert self._failure is not None
-            if not self._failure.done():
-                self._failure.set_result(error)
+            self._fail(error)
             return False
         return True
+
+    def _fail(self, error: BaseException) -> None:
+        self._halt()
+        assert self._failure is not None
+        if not self._failure.done():
+            self._failure.set_result(error)
 
     def _arm(self) -> None:
         """A timer that is early enough stays: firing for nothing costs less than moving it at every tick."""

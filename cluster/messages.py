@@ -6,7 +6,8 @@ from typing import Annotated, TypeVar
 
 from msgspec import Meta, Struct, msgpack
 
-from cluster.limits import FRAME_BYTES
+from cluster.limits import COMMAND_BYTES, FRAME_BYTES
+from cluster.snapshot import Chunk, Header, Position
 
 _T = TypeVar("_T")
 
@@ -14,23 +15,36 @@ _T = TypeVar("_T")
 Number = Annotated[int, Meta(ge=0, le=2**62)]
 
 MAGIC = b"WFREG\x00"
-PROTOCOL = 1
+OLDEST_PROTOCOL, PROTOCOL = 2, 2  # spoken by this release; a message or a meaning is added under a new number
 
 
 class Hello(Struct, frozen=True, array_like=True, tag="hello"):
-    """First frame of a connection, from the member that dialled. The answer is a Welcome."""
+    """First frame of a connection, from the member that dialled. The answer is a Welcome. Of this one every release
+    keeps the meaning: fields are only added, with a default."""
 
+    oldest_protocol: int
     protocol: int
-    foundation: str  # of the founding configuration: which cluster
-    member: str
+    cluster: str  # of its configuration; empty: it wants to join
+    id: str
+    name: str
     incarnation: str  # of its data directory
-    to: str
+    to: str  # whom it means to reach, an id; empty: whoever answers
+    peer_address: str
     api_address: str
     datacenter: str
+    role: str  # the one it has or wants
+    level: int  # highest feature level it can apply
 
 
 class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
-    refusal: str  # empty: go on
+    """`members` has ids and peer addresses of the configuration, for one that joins."""
+
+    refusal: str = ""  # empty: go on
+    removed: bool = False  # refused for ever
+    id: str = ""
+    protocol: int = 0  # to be spoken from now on
+    members: tuple[tuple[str, str], ...] = ()
+    cluster: str = ""  # the history it belongs to
 
 
 class Append(Struct, frozen=True, array_like=True, tag="append"):
@@ -115,19 +129,71 @@ class ReadConfirm(Struct, frozen=True, array_like=True, tag="confirm"):
 
 class Propose(Struct, frozen=True, array_like=True, tag="propose"):
     call: Number
-    command: bytes
+    command: Annotated[bytes, Meta(max_length=COMMAND_BYTES)]
+    change: bool = False  # a membership.Change, and the result a membership.Changed
 
 
 class Proposed(Struct, frozen=True, array_like=True, tag="proposed"):
     call: Number
     attempted: bool  # False: it has not happened and will not
     result: bytes
+    unknown: bool = False  # there is no result: it may have happened, or may still
 
 
 class Report(Struct, frozen=True, array_like=True, tag="report"):
-    """How far a member is, for `cluster status` on any other."""
+    """How far a member is, to all others: for `cluster status`, promotions, and the comparison of states."""
 
     applied_index: Number
+    level: Number  # highest feature level it can apply
+    digest_index: Number  # the newest at which states are compared; 0: none yet
+    digest: bytes
+    fetching: Number = 0  # the state on its way to it is that at this index: the log behind it is needed; 0: none
+
+
+class Fetch(Struct, frozen=True, array_like=True, tag="fetch"):
+    """A member asks for a state at this index or a later one. Who does not have it, or is busy, does not answer."""
+
+    at_least: Number
+
+
+class Fetched(Struct, frozen=True, array_like=True, tag="fetched"):
+    """The state that is kept for the asker: applied up to (index, index_term)."""
+
+    snapshot: Number
+    term: Number  # of the sender
+    index: Number
+    index_term: Number
+    header: Header
+
+
+class FetchRows(Struct, frozen=True, array_like=True, tag="fetchrows"):
+    snapshot: Number
+    after: Position | None
+
+
+class FetchedRows(Struct, frozen=True, array_like=True, tag="fetchedrows"):
+    snapshot: Number
+    chunk: Chunk | None  # none: the snapshot is not kept any more
+
+
+class Tail(Struct, frozen=True, array_like=True, tag="tail"):
+    """An observer asks for committed entries from `next_index` on; answered when there are any, or after a while."""
+
+    next_index: Number
+
+
+class Tailed(Struct, frozen=True, array_like=True, tag="tailed"):
+    """Entries as in Append, all of them committed. `first_index` of the sender's log: above the one asked for, a state
+    has to be fetched."""
+
+    term: Number
+    leader: str  # an id; empty: not known
+    age_ms: Number  # since the leader was heard, over all members between
+    commit_index: Number
+    first_index: Number
+    previous_index: Number
+    previous_term: Number
+    entries: list[tuple[Number, bytes]]
 
 
 Message = (
@@ -147,6 +213,12 @@ Message = (
     | Propose
     | Proposed
     | Report
+    | Fetch
+    | Fetched
+    | FetchRows
+    | FetchedRows
+    | Tail
+    | Tailed
 )
 
 _encoder = msgpack.Encoder()

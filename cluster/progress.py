@@ -4,7 +4,8 @@ The engine keeps nextIndex and matchIndex; this keeps what it lacks. Each append
 rejection counts only if its append was sent after the last rejection that counted (the barrier): older ones speak of a
 log that has been corrected since. After a success the engine would send everything in flight again; `acknowledged`
 returns where to go on instead. Past a window of bytes unacknowledged the peer is held: heartbeats only, until
-acknowledgements open half of the window or a second passes in silence.
+acknowledgements open half of the window or a second passes in silence. A peer that needs entries below the log's start
+is installing: heartbeats only, until it answers one with success.
 """
 
 from __future__ import annotations
@@ -22,10 +23,22 @@ class Progress:
         self._flight_bytes = 0
         self._held_from = 0  # first index held back; 0: not held
         self._moved_at = 0.0  # last progress
+        self.installing = False
 
     def begin_term(self) -> None:
         self.forget_flight()
         self._sent_to = 0
+        self.installing = False
+
+    def install(self) -> None:
+        self.installing = True
+        self.forget_flight()
+
+    def installed(self, next_index: int) -> None:
+        """The peer has what is below `next_index`; rejections of before speak of another log."""
+        self.installing = False
+        self._barrier, self._sent_to = self._number, next_index - 1
+        self.forget_flight()
 
     def forget_flight(self) -> None:
         self._flight.clear()
@@ -70,12 +83,15 @@ class Progress:
 
     def acknowledged(self, index: int, now: float) -> int:
         """A success up to `index`: where sending goes on, or 0 while the peer is held."""
+        moved = not self._flight
         while self._flight and self._flight[0][0] <= index:
             self._flight_bytes -= self._flight.popleft()[1]
-            self._moved_at = now
+            self._moved_at, moved = now, True
         self._sent_to = max(self._sent_to, index)
         if self._held_from:
-            if self._flight_bytes >= self._window_bytes / 2:
+            # An answer that acknowledges nothing in flight opens nothing: what it waits for may be lost, and then only
+            # silence brings it back.
+            if not moved or self._flight_bytes >= self._window_bytes / 2:
                 return 0
             self._sent_to = max(self._held_from - 1, index)
             self._held_from = 0

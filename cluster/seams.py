@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -100,6 +100,8 @@ class Engine(SyncObj):
         )
         super().__init__(Peer(name), [Peer(peer) for peer in peers], conf, nodeClass=Peer, transport=transport)
         self._SyncObj__raftLastApplied: int = journal.applied  # nothing is replayed
+        # There are no dumps: a peer behind the log's start is offered none, and the transport sees that it needs one.
+        self._private("serializer").getTransmissionData = lambda node: None
 
     # ---- overridden
     def _SyncObj__connectedToAnyone(self) -> bool:
@@ -140,7 +142,7 @@ class Engine(SyncObj):
 
     def leader(self) -> str | None:
         node = self._getLeader()
-        return node.id if node else None
+        return node.id if node and node != NOBODY else None
 
     def term(self) -> int:
         return self.raftCurrentTerm
@@ -162,14 +164,33 @@ class Engine(SyncObj):
 
     # ---- moved
     def append(self, entry: bytes) -> int:
-        """Leader only: add one entry after the log's end and send it. Returns its index."""
+        """Leader only: add one entry after the log's end, to be sent with `send_appends`. Returns its index."""
         index = self._journal.last + 1
         self._journal.add(entry, index, self.term())
-        self._private("sendAppendEntries")()
         return index
+
+    def send_appends(self) -> None:
+        """Leader only: to every voter what it lacks, or a sign of life."""
+        self._private("sendAppendEntries")()
 
     def set_next_index(self, peer: str, index: int) -> None:
         self._private("raftNextIndex")[Peer(peer)] = index
+
+    def reconfigure(self, peers: Iterable[str], now: float) -> None:
+        """From now on these are the other voters. A new one counts as heard now: it had no chance yet."""
+        nodes = {Peer(peer) for peer in peers}
+        self._private("updateClusterConfiguration")(nodes)
+        heard = self._private("lastResponseTime")
+        for node in nodes:
+            heard.setdefault(node, now)
+
+    def commit_to(self, index: int) -> None:
+        """Follower only: everything up to `index` is known to be committed, and this log has it."""
+        self._SyncObj__raftCommitIndex = max(self.commit_index(), index)
+
+    def restart_at(self, index: int) -> None:
+        """Follower only: the journal now starts with the last entry of a state that is applied up to `index`."""
+        self._SyncObj__raftCommitIndex = self._SyncObj__raftLastApplied = index
 
     def adopt(self, term: int, deliver: Callable[[Node, dict[str, Any]], None]) -> None:
         """Step down into a higher term and grant nothing: a vote request that no log can lose to."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cluster.configuration import founding
 from cluster.journal import TABLES
 from cluster.kv.api import Transaction
 from cluster.kv.lmdb_env import LmdbEnvironment
+from cluster.limits import FLOW, Flow
 from cluster.member import Member, MemberConfig
+from cluster.membership import Change, Changed
 from cluster.peers import PeerTls
 
 STATE = "state"
@@ -21,7 +24,7 @@ PATIENCE_S = 10.0
 class Log:
     """A state machine that keeps every command in order; `!` is one it falls over."""
 
-    def apply(self, transaction: Transaction, command: bytes) -> bytes:
+    def apply(self, transaction: Transaction, command: bytes, level: int) -> bytes:
         if command == b"!":
             raise ZeroDivisionError("the state machine fell over")
         last = next(transaction.scan(STATE, reverse=True), (bytes(8), b""))[0]
@@ -30,6 +33,8 @@ class Log:
         return b"%d" % index
 
     def committed(self) -> None: ...
+
+    def installed(self) -> None: ...
 
 
 def free_ports(count: int) -> list[int]:
@@ -48,30 +53,61 @@ async def until(condition: Callable[[], bool], what: str, *, within_s: float = P
 
 
 class Cluster:
-    """Members a, b and c; each may be stopped and started again on its directory."""
+    """Founders by name, others by id (`d/1`), which join; each may be stopped and started again on its directory."""
 
-    def __init__(self, directory: Path, names: str = "abc", *, tls: Callable[[str], PeerTls] | None = None) -> None:
-        self._directory, self._tls = directory, tls
+    def __init__(
+        self,
+        directory: Path,
+        names: str = "abc",
+        *,
+        tls: Callable[[str], PeerTls] | None = None,
+        flow: Flow = FLOW,
+        levels: dict[str, int] | None = None,
+    ) -> None:
+        self._directory, self._tls, self._flow, self._levels = directory, tls, flow, levels or {}
         self.addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
+        self.founders = dict(self.addresses)
         self.members: dict[str, Member] = {}
         self.environments: dict[str, LmdbEnvironment] = {}
 
-    async def start(self, *names: str, foundation: str = "foundation", incarnation: str = "") -> None:
-        for name in names or self.addresses:
-            environment = LmdbEnvironment(self._directory / name, [*TABLES, STATE], map_size_bytes=1 << 28)
+    async def start(self, *ids: str, cluster: str = "ours", incarnation: str = "", join: Sequence[str] = ()) -> None:
+        """`join`: at whom, instead of all founders; an observer prefers them as sources."""
+        for id in ids or self.addresses:
+            if id not in self.addresses:
+                self.addresses[id] = f"127.0.0.1:{free_ports(1)[0]}"
+            name, _, joined = id.partition("/")
+            environment = LmdbEnvironment(
+                self._directory / id.replace("/", "-"), [*TABLES, STATE], map_size_bytes=1 << 28
+            )
+            addresses = tuple(self.addresses[other] for other in join or self.founders) if joined else ()
             config = MemberConfig(
+                id=id,
                 name=name,
-                listen=self.addresses[name],
-                voters=self.addresses,
-                foundation=foundation,
-                incarnation=incarnation or f"of {name}",
+                incarnation=joined or incarnation or f"of {name}",
+                listen=self.addresses[id],
+                peer_address=self.addresses[id],
+                founding=None if joined else founding(cluster, self.founders),
+                join=addresses,
+                level=self._levels.get(id, 1),
                 api_address=f"api of {name}",
                 datacenter="dc1",
                 tls=self._tls(name) if self._tls else None,
+                flow=self._flow,
             )
-            self.environments[name] = environment
-            self.members[name] = member = Member(config, environment, Log())
+            self.environments[id] = environment
+            try:
+                member = Member(config, environment, Log())
+            except BaseException:
+                self.environments.pop(id).close()
+                raise
+            self.members[id] = member
             await member.start()
+
+    async def change(self, name: str, change: Change, *, timeout_s: float = PATIENCE_S) -> Changed:
+        return await self.members[name].change(change, timeout_s=timeout_s)
+
+    def roles(self, name: str) -> dict[str, str]:
+        return {peer.member.id: peer.member.role for peer in self.members[name].status().peers}
 
     async def stop(self, *names: str, handover_s: float = 0.0) -> None:
         for name in names or list(self.members):
@@ -86,6 +122,11 @@ class Cluster:
 
         await until(lambda: bool(found()), f"a leader among {[*self.members]}")
         return found()
+
+    async def leader_of(self, id: str) -> str:
+        """As this member knows it."""
+        await until(lambda: self.members[id].status().leader in self.members, f"a leader that {id} knows")
+        return self.members[id].status().leader or ""
 
     async def propose(self, name: str, command: bytes, *, timeout_s: float = PATIENCE_S) -> int:
         return int(await self.members[name].propose(command, timeout_s=timeout_s))

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TypeVar
 
+from cluster import membership, seams
 from cluster import messages as m
-from cluster import seams
-from cluster.entries import NO_OP, pack
+from cluster.catchup import Work
+from cluster.configuration import Configuration, MemberRecord, Role
+from cluster.entries import NO_OP, pack, pack_configuration
 from cluster.journal import LOG, META, TABLES
 from cluster.kv.api import Transaction
 from cluster.kv.memory_env import MemoryEnvironment, MemoryReader
-from cluster.limits import FLOW, Flow
-from cluster.replica import Replica, Result
+from cluster.limits import CATCH_UP_BYTES_S, FLOW, Flow
+from cluster.membership import Candidate, Change, Changed
+from cluster.proposals import Result
+from cluster.replica import Replica
 from tests.unit.cluster.engine_bench import TIMING, Clock
 
 STATE = "state"
 Sent = tuple[str, m.Message]
 _M = TypeVar("_M")
+
+
+def record(id: str, role: Role = "voter", datacenter: str = "") -> MemberRecord:
+    """Of `NAME` or `NAME/INCARNATION`."""
+    name, _, incarnation = id.partition("/")
+    return MemberRecord(
+        id=id,
+        name=name,
+        incarnation=incarnation or f"of {name}",
+        peer_address=f"{name}:1",
+        datacenter=datacenter,
+        role=role,
+    )
+
+
+def configured(voters: str = "abc", observers: str = "", *, level: int = 1) -> Configuration:
+    """One letter a member."""
+    members = [record(id) for id in voters] + [record(id, "observer") for id in observers]
+    return Configuration(cluster="bench", members=tuple(members), level=level)
 
 
 class Disk(MemoryEnvironment):
@@ -37,9 +60,11 @@ class Appending:
     """A state machine that keeps every command; `!` is one it falls over."""
 
     def __init__(self) -> None:
-        self.commits = 0
+        self.commits = self.installs = 0
+        self.levels: list[int] = []  # of each command
 
-    def apply(self, transaction: Transaction, command: bytes) -> bytes:
+    def apply(self, transaction: Transaction, command: bytes, level: int) -> bytes:
+        self.levels.append(level)
         if command == b"!":
             raise ZeroDivisionError
         rows = transaction.get(STATE, b"rows") or b""
@@ -49,34 +74,60 @@ class Appending:
     def committed(self) -> None:
         self.commits += 1
 
+    def installed(self) -> None:
+        self.installs += 1
+
 
 class ReplicaBench:
-    """Member a. `trace` has what left and when the disk committed, in order."""
+    """Member a, unless told otherwise. `trace` has what left and when the disk committed, in order."""
 
-    def __init__(self, voters: str = "abc", *, disk: Disk | None = None, flow: Flow = FLOW, seed: int = 1) -> None:
+    def __init__(
+        self,
+        voters: str = "abc",
+        observers: str = "",
+        *,
+        id: str = "a",
+        founding: Configuration | None = None,
+        disk: Disk | None = None,
+        flow: Flow = FLOW,
+        seed: int = 1,
+        level: int = 1,
+        datacenter: str = "",
+        preferred: Sequence[str] = (),
+        catch_up_bytes_s: float = CATCH_UP_BYTES_S,
+    ) -> None:
         self.clock, self.disk, self.machine = Clock(), disk or Disk(), Appending()
         self.trace: list[Sent | str] = []
+        self.reported: dict[str, m.Report] = {}  # last ones sent
+        self.background: list[tuple[Work, Work]] = []
+        self.background_waits = False  # until `finish`
         self.disk.on_commit = lambda: self.trace.append("commit")
         self.results: list[Result] = []
         self.reads = 0
         seams.use_clock(self.clock)
         self.replica = Replica(
-            name="a",
-            voters=list(voters),
+            record=record(id, datacenter=datacenter),
+            founding=configured(voters, observers) if founding is None else founding,
             environment=self.disk,
             state_machine=self.machine,
             timing=TIMING,
             now=self.clock,
             rng=Random(seed),
             send=self._send,
+            in_background=lambda work, then: self.background.append((work, then)),
+            preferred=preferred,
+            level=level,
             flow=flow,
+            catch_up_bytes_s=catch_up_bytes_s,
         )
-        for peer in self.replica.peers:
+        for peer in self.replica.others:
             self.replica.connected(peer)
         self.tick()
 
     def _send(self, peer: str, message: m.Message) -> None:
-        if not isinstance(message, m.Report):
+        if isinstance(message, m.Report):
+            self.reported[peer] = message
+        else:
             self.trace.append((peer, m.decode_message(m.frame(message)[4:])))
 
     # ---- driving
@@ -88,7 +139,31 @@ class ReplicaBench:
         start = len(self.trace)
         while self.replica.tick():
             pass
+        if self.background and not self.background_waits:
+            self.finish()
         return [event for event in self.trace[start:] if not isinstance(event, str)]
+
+    def finish(self) -> None:
+        """What was put beside the loop."""
+        waiting, self.background = self.background, []
+        for work, then in waiting:
+            work()
+            then()
+        self.tick()
+
+    def hear(self, *peers: str, applied: int | None = None, level: int = 1) -> list[Sent]:
+        """They live, and have applied so much; the voters answer the leader too."""
+        index, term = self.replica.journal.applied if applied is None else applied, self.engine.term()
+        inbox: list[Sent] = [(peer, m.Report(index, level, 0, b"")) for peer in peers]
+        return self.tick(*inbox, *[(peer, m.AppendReply(0, term, 2, False, False)) for peer in peers])
+
+    def pass_s(self, seconds: float, *living: str) -> list[Sent]:
+        """Time passes; those who live answer all the while."""
+        sent: list[Sent] = []
+        for _ in range(round(seconds / TIMING.heartbeat_s)):
+            sent += self.tick(after_s=TIMING.heartbeat_s)
+            sent += self.hear(*living)
+        return sent
 
     def answers(self, message: m.Message, *, sender: str = "b") -> list[m.Message]:
         """What goes back to the sender."""
@@ -98,9 +173,9 @@ class ReplicaBench:
         """Leader, its no-op committed with the help of b."""
         self.campaign()
         while not self.engine.leads():
-            for peer in self.replica.peers:
+            for peer in self.peers:
                 self.tick((peer, m.Vote(self.engine.term())))
-        for peer in self.replica.peers[: len(self.replica.voters) // 2]:
+        for peer in self.peers[: len(self.replica.voters) // 2]:
             self.acknowledge(peer)
         return self
 
@@ -109,7 +184,7 @@ class ReplicaBench:
         term = self.engine.term()
         self.tick(after_s=1.0)
         granted = m.PreVoteReply(term + 1, True, term)
-        sent = self.tick(*[(peer, granted) for peer in self.replica.peers])
+        sent = self.tick(*[(peer, granted) for peer in self.peers])
         assert self.engine.term() == term + 1
         return sent
 
@@ -126,6 +201,17 @@ class ReplicaBench:
     def propose(self, command: bytes) -> None:
         self.proposal = self.replica.propose(command, self.results.append)
 
+    def change(self, change: Change) -> list[Sent]:
+        """Asked for here; what leaves."""
+        self.proposal = self.replica.propose(membership.encode_change(change), self.results.append, change=True)
+        return self.tick()
+
+    def introduce(self, id: str, level: int = 1) -> None:
+        """A process that waits is connected."""
+        self.replica.introduce(Candidate(record(id), level))
+        self.replica.connected(id)
+        self.tick()
+
     def read(self) -> None:
         def served() -> None:
             self.reads += 1
@@ -133,6 +219,25 @@ class ReplicaBench:
         self.replica.read(served)
 
     # ---- looking
+    @property
+    def peers(self) -> list[str]:
+        """The other voters."""
+        return sorted(self.replica.voters - {self.replica.id})
+
+    @property
+    def changed(self) -> Changed:
+        """What became of the last change that was asked for."""
+        result = self.results[-1]
+        assert isinstance(result, bytes), result
+        return membership.decode_changed(result)
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.replica.configuration
+
+    def roles(self) -> dict[str, str]:
+        return {member.id: member.role for member in self.configuration.members}
+
     @property
     def engine(self) -> seams.Engine:
         return self.replica.engine
@@ -146,7 +251,7 @@ class ReplicaBench:
         return self.engine.commit_index()
 
     def log(self) -> list[tuple[int, bytes]]:
-        """(term, entry) from index 1 on."""
+        """(term, entry) from its first index on."""
         return [(entry[2], entry[0]) for entry in self.replica.journal[0:]]
 
     def state(self) -> bytes:
@@ -169,4 +274,8 @@ def of_type(kind: type[_M], sent: list[Sent]) -> list[tuple[str, _M]]:
     return [(peer, message) for peer, message in sent if isinstance(message, kind)]
 
 
-__all__ = ["NO_OP", "Disk", "ReplicaBench", "Sent", "of_type", "pack"]
+def sent_to(peer: str, sent: list[Sent]) -> list[m.Message]:
+    return [message for name, message in sent if name == peer]
+
+
+__all__ = ["NO_OP", "Disk", "ReplicaBench", "Sent", "of_type", "pack", "pack_configuration", "sent_to"]

@@ -12,7 +12,7 @@ from cluster import messages as m
 from cluster.entries import NO_OP, pack
 from cluster.limits import Flow
 from tests.unit.cluster.engine_bench import TIMING
-from tests.unit.cluster.replica_bench import ReplicaBench, Sent, of_type
+from tests.unit.cluster.replica_bench import ReplicaBench, of_type, sent_to
 
 NARROW = Flow(append_bytes=40, window_bytes=100)
 X, Y, Z = pack([b"x"]), pack([b"y"]), pack([b"z"])
@@ -27,10 +27,6 @@ def appended(answers: list[m.Message]) -> m.AppendReply:
     (reply,) = answers
     assert isinstance(reply, m.AppendReply)
     return reply
-
-
-def sent_to(peer: str, sent: list[Sent]) -> list[m.Message]:
-    return [message for name, message in sent if name == peer]
 
 
 # ---- appends, as a follower
@@ -172,6 +168,24 @@ def test_a_rejection_that_does_not_count_is_a_sign_of_life() -> None:
     for _ in range(30):
         bench.tick(("c", m.AppendReply(0, 1, 2, False, True)), after_s=0.1)
     assert bench.engine.leads()
+
+
+def test_only_an_answer_that_says_nothing_new_to_the_leader_waits_for_the_next_tick() -> None:
+    bench = ReplicaBench().lead()
+    term, next_index = bench.engine.term(), bench.last + 1
+    known = m.AppendReply(1, term, next_index, True, False)
+    assert not bench.replica.receive("b", known)  # b has the whole log, as its first answer said
+    assert bench.replica.receive("c", known)  # c has not answered yet
+    assert bench.replica.receive("b", m.AppendReply(1, term + 1, next_index, True, False))
+    assert bench.replica.receive("b", m.AppendReply(1, term, next_index, False, True))
+    assert bench.replica.receive("b", m.ReadConfirm(1, term))
+    bench.propose(b"x")
+    bench.replica.tick()
+    assert bench.replica.receive("b", known)  # and now lags behind
+
+
+def test_a_follower_ticks_for_every_message(bench: ReplicaBench) -> None:
+    assert bench.replica.receive("b", m.AppendReply(1, bench.engine.term(), bench.last + 1, True, False))
 
 
 def test_a_reply_of_a_lower_term_is_dropped_and_of_a_higher_one_deposes() -> None:
@@ -339,6 +353,16 @@ def test_an_old_call_to_take_over_is_ignored(bench: ReplicaBench) -> None:
     assert bench.tick(("b", m.TimeoutNow(2))) == []
     assert of_type(m.RequestVote, bench.tick(after_s=0.02)) == []  # it asks for pre-votes as ever
     assert bench.engine.term() == 3
+
+
+def test_a_vote_that_comes_again_behind_one_of_another_term_counts_once() -> None:
+    bench = ReplicaBench("abcde")
+    bench.campaign()
+    vote = m.Vote(bench.engine.term())
+    bench.tick(("b", vote), ("c", m.Vote(vote.term - 1)), ("b", vote))
+    assert not bench.engine.leads()
+    bench.tick(("c", vote))
+    assert bench.engine.leads()
 
 
 def test_a_voter_counts_once_a_term() -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from cluster import journal as journal_module
-from cluster.journal import LOG, TABLES, Entries, Journal
+from cluster.entries import pack_configuration
+from cluster.journal import APPLIED, CONFIGURATIONS, LOG, TABLES, Entries, Journal, applied_in
 from cluster.kv.api import Environment
 from cluster.kv.lmdb_env import LmdbEnvironment
 from cluster.kv.memory_env import MemoryEnvironment
+from tests.unit.cluster.replica_bench import configured
 
 Reopen = Callable[[], Journal]
 
@@ -118,7 +120,7 @@ def test_truncation_behind_the_end_does_nothing(store: Store) -> None:
 
 def test_what_was_applied_is_never_truncated(store: Store) -> None:
     journal = fill(store)
-    journal.set_applied(3)
+    journal.set_applied(3, b"digest")
     with pytest.raises(AssertionError, match="would undo applied 3"):
         journal.deleteEntriesFrom(2)
     journal.deleteEntriesFrom(3)
@@ -128,11 +130,11 @@ def test_what_was_applied_is_never_truncated(store: Store) -> None:
 def test_what_was_committed_survives_and_no_more(store: Store) -> None:
     journal = fill(store, 3)
     journal.setCurrentTerm(7, "b")
-    journal.set_applied(2)
+    journal.set_applied(2, b"digest")
     store.environment.commit()
     fill(store, 5, commit=False)
     journal.setCurrentTerm(8, None)
-    journal.set_applied(3)
+    journal.set_applied(3, b"digest")
     journal = store.reopen()
     assert (journal.last, journal.applied, journal.getRaftCommitIndex()) == (3, 2, 2)
     assert (journal.getCurrentTerm(), journal.getVotedForNodeId()) == (7, "b")
@@ -194,3 +196,160 @@ def test_a_hole_in_the_log_is_an_error_and_not_an_empty_entry(store: Store, monk
     store.environment.transaction().delete(LOG, (2).to_bytes(8, "big"))
     with pytest.raises(LookupError, match=r"entry 2 is missing \(log 1\.\.5\)"):
         journal.at(2)
+
+
+# ---- trimming
+KEEP = 10**9
+
+
+def trimmed(store: Store, count: int, *limits: int) -> Journal:
+    """`count` entries, all but the last one applied."""
+    journal = fill(store, count)
+    journal.set_applied(count - 1, b"digest")
+    journal.trim(*limits)
+    store.environment.commit()
+    return journal
+
+
+def test_the_oldest_entries_go_and_so_many_stay_behind_what_is_applied(store: Store) -> None:
+    journal = trimmed(store, 20, 5, KEEP, 100, KEEP)
+    assert (journal.first, journal.last, len(journal)) == (14, 20, 7)
+    journal.trim(5, KEEP, 100, KEEP)
+    assert journal.first == 14
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_log_that_starts_behind_1_is_read_as_any_other(store: Store, reopened: bool) -> None:
+    journal = trimmed(store, 20, 5, KEEP, 100, KEEP)
+    if reopened:
+        journal = store.reopen()
+    assert (journal.first, journal.last, len(journal), journal.applied) == (14, 20, 7, 19)
+    assert (journal[0], journal[-1], journal.at(14)) == ((b"e14", 14, 1), (b"e20", 20, 1), (b"e14", 14, 1))
+    assert [entry[1] for entry in journal[3:]] == [17, 18, 19, 20]
+    assert (journal.holds(13, 1), journal.holds(14, 1), journal.holds(20, 1), journal.holds(21, 1)) == (
+        False,
+        True,
+        True,
+        False,
+    )
+    with pytest.raises(LookupError):
+        journal.at(13)
+    journal.deleteEntriesFrom(6)
+    journal.add(b"new", 20, 2)
+    assert journal[-1] == (b"new", 20, 2)
+
+
+def test_no_more_than_so_many_go_at_once(store: Store) -> None:
+    journal = trimmed(store, 20, 5, KEEP, 4, KEEP)
+    assert journal.first == 5
+    journal.trim(5, KEEP, 4, KEEP)
+    journal.trim(5, KEEP, 100, KEEP)
+    assert journal.first == 14
+
+
+def test_what_somebody_fetches_from_stays(store: Store) -> None:
+    journal = trimmed(store, 20, 5, KEEP, 100, 9)
+    assert journal.first == 9
+    journal.trim(5, KEEP, 100, 3)
+    assert journal.first == 9
+
+
+def test_the_last_applied_entry_stays_whatever_the_limits_say(store: Store) -> None:
+    journal = trimmed(store, 20, 0, 0, 100, KEEP)
+    assert (journal.first, journal.term_at(19)) == (19, 1)
+
+
+def test_a_log_of_too_many_bytes_is_trimmed_although_it_has_few_entries(store: Store) -> None:
+    journal = Journal(store.environment)
+    for index in range(1, 101):
+        journal.add(bytes(10_000), index, 1)
+    journal.set_applied(100, b"digest")
+    store.environment.commit()
+    size_bytes = store.environment.size_bytes(LOG)
+    assert size_bytes > 1_000_000
+    for _ in range(20):
+        journal.trim(KEEP, size_bytes // 4, 10, KEEP)
+        store.environment.commit()
+    assert 70 <= journal.first <= 90
+    assert store.environment.size_bytes(LOG) <= size_bytes // 3
+
+
+def test_the_cache_holds_what_is_left(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "LOG_CACHE_BYTES", 200)
+    journal = trimmed(store, 20, 14, KEEP, 100, KEEP)
+    assert len(journal._cache) < len(journal) == 16  # the cache is shorter than what is left
+    journal.trim(2, KEEP, 100, KEEP)
+    assert len(journal._cache) == len(journal) == 4
+    assert journal._cache_bytes == sum(len(entry[0]) + 8 for entry in journal._cache)
+    assert [entry[1] for entry in journal[:]] == [17, 18, 19, 20]
+
+
+def test_a_trimmed_configuration_is_not_found_again(store: Store) -> None:
+    journal = Journal(store.environment, configured("abc"))
+    journal.add(b"\x01", 1, 1)
+    journal.add(pack_configuration(configured("ab")), 2, 1)
+    journal.add(b"\x01", 3, 1)
+    journal.set_configuration(configured("ab"))
+    journal.set_applied(3, b"digest")
+    journal.trim(0, KEEP, 100, KEEP)
+    store.environment.commit()
+    with store.environment.snapshot() as snapshot:
+        assert list(snapshot.scan(CONFIGURATIONS)) == []
+    journal = store.reopen()
+    assert (journal.configuration, journal.configuration_index) == (configured("ab"), 0)
+
+
+# ---- configurations
+def test_the_newest_configuration_in_the_log_counts(store: Store) -> None:
+    journal = Journal(store.environment, configured("abc"))
+    assert journal.configuration == journal.applied_configuration == configured("abc")
+    journal.add(b"\x01", 1, 0)
+    for index, voters in enumerate(("ab", "abd"), 2):
+        journal.add(pack_configuration(configured(voters)), index, 1)
+    store.environment.commit()
+    journal = store.reopen()
+    assert (journal.configuration, journal.configuration_index) == (configured("abd"), 3)
+    journal.deleteEntriesFrom(2)
+    assert (journal.configuration, journal.configuration_index) == (configured("ab"), 2)
+    assert store.reopen().configuration == configured("abd")  # the truncation was not committed
+
+
+def test_what_was_founded_is_not_founded_again(store: Store) -> None:
+    Journal(store.environment, configured("abc"))
+    store.environment.commit()
+    assert Journal(store.environment, configured("xyz")).configuration == configured("abc")
+
+
+# ---- a fetched state
+def test_a_prepared_environment_carries_term_and_vote_and_a_log_that_goes_on(store: Store) -> None:
+    journal = fill(store)
+    journal.setCurrentTerm(7, "b")
+    store.environment.commit()
+    incoming = store.environment.incoming()
+    incoming.transaction().put(APPLIED, b"index", (40).to_bytes(8, "big"))
+    incoming.commit()
+    journal.prepare(incoming, 40, 6)
+    store.environment.replace(incoming)
+    journal.load()
+    for loaded in (journal, store.reopen()):
+        assert (loaded.first, loaded.last, loaded.applied, loaded.at(40)) == (40, 40, 40, (b"\x01", 40, 6))
+        assert (loaded.getCurrentTerm(), loaded.getVotedForNodeId()) == (7, "b")
+
+
+def test_that_a_state_differs_is_kept_for_ever(store: Store) -> None:
+    journal = fill(store)
+    assert journal.diverged == 0
+    journal.set_diverged(2048)
+    store.environment.commit()
+    assert store.reopen().diverged == 2048
+
+
+def test_how_far_a_state_is_applied_is_read_in_any_snapshot(store: Store) -> None:
+    journal = fill(store)
+    with store.environment.snapshot() as snapshot:
+        assert applied_in(snapshot) == 0
+    journal.set_applied(4, b"digest")
+    store.environment.commit()
+    with store.environment.snapshot() as snapshot:
+        assert applied_in(snapshot) == 4
+    assert store.reopen().digest == b"digest"

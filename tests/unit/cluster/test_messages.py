@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from msgspec import msgpack
 
 from cluster import messages as m
-from cluster.limits import COMMAND_BYTES, ENTRY_BYTES, FRAME_BYTES, HELLO_BYTES
+from cluster.limits import COMMAND_BYTES, ENTRY_BYTES, FRAME_BYTES, HELLO_BYTES, MEMBERS, WELCOME_BYTES
+from cluster.snapshot import Chunk, Header, Position
 
 EXAMPLES: list[m.Message] = [
     m.Append(1, 2, 3, 4, 5, [(6, b"entry"), (7, b"\x00\xff" * 100)]),
@@ -29,8 +30,32 @@ EXAMPLES: list[m.Message] = [
     m.ReadConfirm(1, 2),
     m.Propose(1, b"\x00command\xff"),
     m.Proposed(1, False, b""),
-    m.Report(1),
+    m.Propose(1, b"\x00command\xff", change=True),
+    m.Report(1, 2, 1024, b"\x00\xff" * 8),
+    m.Fetch(1),
+    m.Fetched(1 << 48, 2, 3, 4, Header(1, {"state": 5, "raft_applied": 3}, b"")),
+    m.FetchRows(1 << 48, None),
+    m.FetchRows(1 << 48, Position(0, b"key")),
+    m.FetchedRows(1 << 48, None),
+    m.FetchedRows(1 << 48, Chunk(Position(0, b"key"), [(0, b"later", b"value"), (1, b"\xff", b"")], True, b"sum")),
+    m.Tail(2),
+    m.Tailed(1, "a", 2, 3, 4, 5, 6, [(7, b"entry"), (8, b"\x00\xff" * 100)]),
+    m.Tailed(1, "", 2, 3, 4, 5, 6, []),
 ]
+HELLO = m.Hello(
+    oldest_protocol=2,
+    protocol=3,
+    cluster="f" * 64,
+    id="eu-1/0123",
+    name="eu-1",
+    incarnation="i" * 32,
+    to="eu-2",
+    peer_address="10.0.0.1:7450",
+    api_address="10.0.0.1:7400",
+    datacenter="eu",
+    role="observer",
+    level=4,
+)
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
@@ -47,9 +72,23 @@ def test_every_message_has_an_example_and_a_tag_of_its_own() -> None:
 
 
 def test_a_handshake_comes_back_as_it_was() -> None:
-    hello = m.Hello(1, "f" * 64, "eu-1", "i" * 32, "eu-2", "10.0.0.1:7450", "eu")
-    assert m.decode_hello(m.frame(hello)[4:]) == hello
-    assert m.decode_welcome(m.frame(m.Welcome("not you"))[4:]) == m.Welcome("not you")
+    assert m.decode_hello(m.frame(HELLO)[4:]) == HELLO
+    welcome = m.Welcome("not you", True, "eu-2", 2, (("eu-2", "10.0.0.2:7450"), ("eu-3/4567", "10.0.0.3:7450")))
+    assert m.decode_welcome(m.frame(welcome)[4:]) == welcome
+
+
+def test_a_hello_of_a_later_release_is_read_although_it_says_more() -> None:
+    body = msgpack.encode([*msgpack.decode(m.frame(HELLO)[4:]), "a field of later"])
+    assert m.decode_hello(body) == HELLO
+
+
+def test_the_largest_handshakes_fit_their_limits() -> None:
+    """Names and addresses of 255 bytes, and as many members as there can be."""
+    long = "x" * 255
+    hello = m.Hello(2**62, 2**62, long, long + "/" + long, long, long, long, long, long, long, "observer", 2**62)
+    assert len(m.frame(hello)) < HELLO_BYTES
+    members = tuple((long + "/" + long, long) for _ in range(MEMBERS))
+    assert len(m.frame(m.Welcome(long, True, long, 2**62, members))) < WELCOME_BYTES
 
 
 def test_the_largest_append_fits_a_frame() -> None:
@@ -91,7 +130,7 @@ def _decodes(body: bytes) -> None:
 
 
 def _report(value: bytes) -> bytes:
-    return b"\x92\xa6report" + value
+    return b"\x95\xa6report" + value + b"\x01\x01\xc4\x00"
 
 
 _anything = st.recursive(
@@ -103,7 +142,7 @@ _anything = st.recursive(
 
 @settings(max_examples=300)
 @given(st.binary(max_size=200) | _anything.map(msgpack.encode))
-@example(b"\x93\xa6report\x01" + b"\x91" * 200_000 + b"\xc0")  # nested deeper than the stack
+@example(b"\x96\xa6report\x01\x01\x01\xc4\x00" + b"\x91" * 200_000 + b"\xc0")  # nested deeper than the stack
 @example(b"\x97\xa6append\x01\x01\x01\x01\x01\xdd\xff\xff\xff\xff")  # a list of 4 billion entries
 @example(b"\x97\xa6append\x01\x01\x01\x01\x01\x91\x92\x01\xc6\xff\xff\xff\xff")  # 4 GiB of bytes
 def test_random_bytes_raise_nothing_but_frame_errors(body: bytes) -> None:
@@ -122,5 +161,6 @@ def test_a_damaged_message_raises_nothing_but_frame_errors(message: m.Message, d
 @pytest.mark.parametrize("value", [b"\xff", b"\xcf" + b"\xff" * 8, b"\xcf\x80" + bytes(7)])
 def test_numbers_are_indexes_and_terms(value: bytes) -> None:
     """A negative or overflowing one would fall over when it is stored, far from whoever sent it."""
+    assert m.decode_message(_report(b"\x07")) == m.Report(7, 1, 1, b"")
     with pytest.raises(m.FrameError):
         m.decode_message(_report(value))

@@ -182,6 +182,23 @@ def test_a_leader_lost_before_it_answered_means_unknown(follower: ReplicaBench, 
     assert len(follower.results) == 1
 
 
+def test_leading_again_over_an_uncommitted_entry_is_unknown_to_whoever_forwarded_it(leader: ReplicaBench) -> None:
+    """It does not give up by itself: its leader leads."""
+    for call in (3, 4, 5):  # as their indexes
+        leader.tick(("c", m.Propose(call, b"x")))
+    leader.tick(("b", m.Append(1, 2, 2, 2, 1, [(2, NO_OP)])))  # at 3: truncates the rest
+    leader.campaign()
+    leader.tick(("b", m.Vote(3)))
+    leader.propose(b"w")
+    assert of_type(m.Proposed, leader.tick()) == [("c", m.Proposed(5, True, b"", unknown=True))]
+
+
+def test_what_the_leader_does_not_know_is_unknown(follower: ReplicaBench) -> None:
+    follower.propose(b"x")
+    follower.tick(("b", m.Proposed(forwarded(follower).call, True, b"", unknown=True)))
+    assert outcome(follower) is OutcomeUnknown
+
+
 @pytest.mark.parametrize("attempted", [True, False])
 def test_a_deposed_leader_is_given_time_to_answer(follower: ReplicaBench, attempted: bool) -> None:
     """After a hand-over it knows what became of each."""

@@ -80,6 +80,20 @@ def test_abandoned_reads_have_to_be_asked_again() -> None:
     assert served == [0, 0]
 
 
+def test_an_open_round_ends_when_those_who_confirmed_are_a_majority_of_the_new_voters() -> None:
+    voters, served = {"a", "b", "c", "d"}, list[int]()
+    rounds = Rounds("a", lambda who: 2 * len(who & voters) > len(voters))
+    rounds.add(served.append)
+    number = rounds.start(7, term=1)
+    assert number
+    rounds.confirm(number, 1, "b")
+    rounds.voters_changed()
+    assert served == []
+    voters.remove("d")
+    rounds.voters_changed()
+    assert served == [7]
+
+
 def test_a_lone_member_needs_no_round() -> None:
     rounds, served = rounds_of("a"), list[int]()
     rounds.add(served.append)
@@ -135,8 +149,11 @@ def test_a_deposed_leader_does_not_serve_but_asks_its_successor(leader: ReplicaB
     leader.follow(NO_OP, term=2, leader="c")
     leader.tick(("b", m.ReadConfirm(round_.round, 1)))
     assert leader.reads == 0
-    sent = leader.tick(after_s=0.11)
-    assert [peer for peer, _ in of_type(m.ReadRequest, sent)] == ["c"]
+    sent = [event for event in leader.trace if not isinstance(event, str)]
+    ((peer, request),) = of_type(m.ReadRequest, sent)
+    assert peer == "c"
+    leader.tick(("c", m.ReadIndex(request.call, 2)))
+    assert leader.reads == 1
 
 
 def test_a_voter_confirms_the_term_of_the_leader_only(follower: ReplicaBench) -> None:

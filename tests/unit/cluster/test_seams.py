@@ -134,7 +134,7 @@ def test_raft_last_applied_and_commit_index_start_from_the_journal() -> None:
     first = EngineBench()
     first.follow(b"\x10x", b"\x10y", commit_index=3)
     first.tick()
-    first.journal.set_applied(3)
+    first.journal.set_applied(3, b"digest")
     first.environment.commit()
     again = EngineBench(environment=first.environment)
     again.tick()
@@ -224,6 +224,7 @@ def test_send_append_entries_reaches_connected_peers_at_once(bench: EngineBench)
     bench.wire._onNodeDisconnected(Peer("c"))
     bench.wire.sent.clear()
     assert bench.engine.append(b"\x10x") == 3
+    bench.engine.send_appends()
     ((peer, message),) = bench.wire.sent
     assert (peer, list(message["entries"]), message["prevLogIdx"]) == ("b", [(b"\x10x", 3, 1)], 2)
     assert {"term", "commit_index", "prevLogTerm"} <= message.keys()
@@ -341,6 +342,7 @@ def test_a_success_moves_next_index_back_over_what_is_in_flight(bench: EngineBen
     bench.lead()
     for _ in range(3):
         bench.engine.append(b"\x10x")
+    bench.engine.send_appends()
     assert bench.engine.next_index("b") == 6
     bench.acknowledge("b", 2)
     assert bench.engine.next_index("b") == 3
@@ -400,3 +402,151 @@ def test_it_never_compacts_or_clears(bench: EngineBench, name: str, monkeypatch:
         bench.acknowledge("b", index)
         bench.tick(0.1)
     assert bench.engine.raftLastApplied == 299
+
+
+# ---- configurations and states that were fetched
+def test_update_cluster_configuration_names_the_voters_from_then_on(bench: EngineBench) -> None:
+    bench.lead()
+    bench.acknowledge("b", 2)
+    bench.tick()
+    bench.engine.append(b"\x10x")
+    bench.wire._onNodeConnected(Peer("d"))
+    bench.engine.reconfigure(["b", "d", "e"], bench.clock.now_s)
+    assert (bench.engine.match_index("b"), bench.engine.match_index("d"), bench.engine.next_index("d")) == (2, 0, 4)
+    sent = dict(bench.tick(0.2))
+    assert sent.keys() == {"b", "d"}  # e is not connected, c is none any more
+    bench.acknowledge("b", 3)
+    bench.tick()
+    assert bench.engine.commit_index() == 2  # two of four are no majority
+    bench.acknowledge("d", 3)
+    bench.tick()
+    assert bench.engine.commit_index() == 3
+
+
+def test_a_smaller_configuration_commits_with_a_smaller_majority() -> None:
+    bench = EngineBench("bcde").lead()
+    bench.acknowledge("b", 2)
+    bench.tick()
+    assert bench.engine.commit_index() == 1
+    bench.engine.reconfigure(["b", "c"], bench.clock.now_s)
+    bench.tick()
+    assert bench.engine.commit_index() == 2
+
+
+def test_a_reply_of_who_is_no_voter_raises_key_error(bench: EngineBench) -> None:
+    """Hole 9: why the guard hands on replies of voters only."""
+    bench.lead()
+    bench.engine.reconfigure(["b"], bench.clock.now_s)
+    with pytest.raises(KeyError):
+        bench.acknowledge("c", 2)
+
+
+def test_last_response_time_of_a_new_voter_starts_when_it_becomes_one(bench: EngineBench) -> None:
+    """Without it, the engine falls over at its next tick; and a voter that had no chance yet is not dead."""
+    bench.lead()
+    heard_s = bench.engine._private("lastResponseTime")
+    bench.tick(1.0)
+    bench.acknowledge("b", 2)
+    bench.engine.reconfigure(["b", "d"], bench.clock.now_s)
+    assert heard_s[Peer("d")] == bench.clock.now_s
+    bench.tick(1.4)
+    assert bench.engine.leads()
+    heard_s.pop(Peer("d"))
+    with pytest.raises(KeyError):
+        bench.tick()
+
+
+def test_a_new_configuration_decides_how_many_votes_elect() -> None:
+    bench = EngineBench("bcde")
+    bench.engine.reconfigure(["b"], bench.clock.now_s)
+    assert [peer for peer, _ in bench.tick(1.0)] == ["b"]
+    bench.wire.deliver("b", type="response_vote", term=1)
+    assert bench.engine.leads()
+
+
+def test_raft_commit_index_is_moved_up_and_applied_at_the_next_tick(bench: EngineBench) -> None:
+    bench.follow(b"\x10x", b"\x10y", b"\x10z")
+    bench.engine.commit_to(3)
+    bench.engine.commit_to(2)  # never back
+    bench.tick()
+    assert (bench.engine.commit_index(), bench.engine.raftLastApplied) == (3, 3)
+    assert [index for index, _, _ in bench.applied] == [2, 3]
+
+
+def test_raft_last_applied_is_moved_behind_a_replaced_log(bench: EngineBench) -> None:
+    """The log starts behind 1 from then on, as after trimming."""
+    bench.follow(b"\x10x", b"\x10y", commit_index=2)
+    bench.tick()
+    incoming = bench.environment.incoming()
+    bench.environment.commit()
+    bench.journal.prepare(incoming, 40, 1)
+    bench.environment.replace(incoming)
+    bench.journal.load()
+    bench.journal.set_applied(40, b"digest")
+    bench.engine.restart_at(40)
+    bench.applied.clear()
+    bench.tick()
+    assert (bench.engine.commit_index(), bench.engine.raftLastApplied, bench.applied) == (40, 40, [])
+    bench.follow(b"\x10z", commit_index=41)
+    bench.tick()
+    assert bench.applied == [(41, b"\x10z", 1)]
+
+
+def trimmed_leader() -> EngineBench:
+    """Entries 1 to 9, all committed with b; the log starts at 6; c has nothing."""
+    bench = EngineBench().lead()
+    for _ in range(7):
+        bench.engine.append(NO_OP)
+    bench.acknowledge("b", 9)
+    bench.tick()
+    bench.journal.set_applied(9, b"digest")
+    bench.journal.trim(3, 10**9, 100, 10**9)
+    assert bench.journal.first == 6
+    return bench
+
+
+def test_a_peer_from_before_the_logs_start_gets_a_serialized_message_without_a_dump() -> None:
+    bench = trimmed_leader()
+    send = bench.wire.send
+
+    def once(node: Node, message: Message) -> bool:
+        if node.id == "c":
+            bench.engine.set_next_index("c", bench.journal.last + 1)
+        return send(node, message)
+
+    bench.wire.send = once  # type: ignore[method-assign]
+    for next_index, kind in ((2, "serialized"), (6, "serialized"), (7, "prevLogIdx")):
+        bench.engine.set_next_index("c", next_index)
+        messages = [message for peer, message in bench.tick(0.2) if peer == "c"]
+        assert kind in messages[0]
+        assert ("prevLogIdx" in messages[0]) == (kind == "prevLogIdx")
+        if kind == "serialized":
+            assert messages[0]["serialized"] is None
+            assert {"term", "commit_index"} <= messages[0].keys()
+
+
+def test_the_send_loop_turns_for_a_whole_period_over_a_peer_from_before_the_logs_start() -> None:
+    """Hole 18: why the guard moves such a peer's next index to the log's end."""
+    bench = trimmed_leader()
+    bench.engine.set_next_index("c", 2)
+    send, sent = bench.wire.send, list[Message]()
+
+    def count(node: Node, message: Message) -> bool:
+        if node.id == "c":
+            sent.append(message)
+            bench.clock.now_s += TIMING.heartbeat_s / 50
+        return send(node, message)
+
+    bench.wire.send = count  # type: ignore[method-assign]
+    bench.tick(0.2)
+    assert len(sent) > 49
+    bench.engine.set_next_index("c", 2)
+    sent.clear()
+
+    def move(node: Node, message: Message) -> bool:
+        bench.engine.set_next_index("c", bench.journal.last + 1)
+        return count(node, message)
+
+    bench.wire.send = move  # type: ignore[method-assign]
+    bench.tick(0.2)
+    assert len(sent) == 1
