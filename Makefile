@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format proto sim faults bench clean
+.PHONY: demo test check format proto sim sim-table sim-wide faults bench clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,10 +32,17 @@ format: $(READY)
 proto: $(READY)  ## write registry/v1 from proto/
 	$(BIN)/python scripts/proto.py
 
-sim: $(READY)  ## SEED=N replays one seed, SEEDS=N runs that many
-	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
+sim: $(READY)  ## fresh seeds: SEEDS=N VOTERS=N JOBS=N; SEED=N VOTERS=N replays one with its whole trace
+	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(VOTERS),--voters $(VOTERS)) $(if $(JOBS),--jobs $(JOBS))
 
-faults: $(READY)  ## kill -9, pauses and full disks against real processes, long form
+sim-table: $(READY)  ## PySyncObj as shipped and under the guards, in the same network: SEEDS=N JOBS=N
+	$(BIN)/python -m tests.simulation.table $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
+
+sim-wide: $(READY)  ## an hour of three voters far apart
+	$(BIN)/python -m tests.simulation.wide_area
+
+faults: $(READY)  ## kill -9, pauses, partitions, power loss, full disks; REGISTRY_FAULTS_S=seconds of random faults
 	REGISTRY_FAULTS=full $(BIN)/python -m pytest tests/faults
 
 bench: $(READY)

@@ -15,6 +15,10 @@ class Checkers:
         self._history: dict[int, tuple[bytes, bytes]] = {}  # generation: command, digest of the history
         self.leaders: dict[int, str] = {}  # by term
         self._generation: dict[bytes, int] = {}  # by command: no two are alike
+        self._log: dict[int, tuple[int, bytes]] = {}  # index: term, entry, as first applied
+        self._digests: dict[int, bytes] = {}  # index: of the state, as first told
+        self.installs = 0
+        self._refused: set[bytes] = set()  # commands that were said not to happen
         self.floor = 0  # the highest generation that any finished call has seen
         self.writes = self.reads = 0
         self.failures: Counter[str] = Counter()
@@ -30,6 +34,27 @@ class Checkers:
             raise Violation(f"states diverge: {member} applied {command!r} as {generation}, another {known[0]!r}")
         if self._generation.setdefault(command, generation) != generation:
             raise Violation(f"applied twice: {command!r} as {self._generation[command]} and {generation}")
+
+        if command in self._refused:
+            raise Violation(f"not attempted, and applied by {member}: {command!r}")
+
+    def committed(self, member: str, index: int, term: int, entry: bytes) -> None:
+        """Members apply the same entry of the same term at an index, whatever they make of it."""
+        known = self._log.setdefault(index, (term, entry))
+        if known != (term, entry):
+            raise Violation(f"logs diverge: {member} applied {(term, entry)} at {index}, another {known}")
+
+    def state(self, member: str, index: int, digest: bytes) -> None:
+        """Members that have applied as far have the same digest of their states."""
+        known = self._digests.setdefault(index, digest)
+        if known != digest:
+            raise Violation(f"digests differ: {member} has {digest.hex()} at {index}, another {known.hex()}")
+
+    def refused(self, command: bytes) -> None:
+        """What was not attempted has not happened and will not."""
+        self._refused.add(command)
+        if command in self._generation:
+            raise Violation(f"not attempted, and applied as {self._generation[command]}: {command!r}")
 
     def leads(self, member: str, term: int) -> None:
         known = self.leaders.setdefault(term, member)

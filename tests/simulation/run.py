@@ -1,160 +1,149 @@
-"""Run seeds: faults, then healing, then convergence and writes again.
+"""Play fresh seeds, or replay one with its whole trace. A seed that fails is kept in failed_seeds.txt.
 
-python -m tests.simulation.run [--seeds N] [--first SEED] [--seed SEED] [--voters N]
+python -m tests.simulation.run [--seeds N] [--base SEED] [--seed SEED] [--voters N] [--jobs N]
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing.pool
+import os
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from cluster.api import StateMachine
-from cluster.limits import FLOW
-from tests.simulation.checkers import Checkers, Violation
-from tests.simulation.world import NARROW, STEP_S, Counting, Disk, World, read_state
+from tests.simulation.play import Report, Run
 
-FAULTS_S, CONVERGE_S, WRITE_S = 20.0, 20.0, 10.0
-DELAYS_S = [0.001, 0.002, 0.01, 0.05, 0.3]
-
-
-@dataclass
-class Report:
-    seed: int
-    violation: str = ""
-    writes: int = 0
-    reads: int = 0
-    terms: int = 0
-    events: Counter[str] = field(default_factory=Counter)
-    trace: list[str] = field(default_factory=list)
-    digest: str = ""  # of every frame delivered and of the state at the end
+FAILED = Path(__file__).with_name("failed_seeds.txt")
+LAST_EVENTS = 40
+VOTERS = (3, 3, 3, 5, 4)  # of the seeds in turn, unless it is given
+Played = tuple[int, int]  # seed, voters
 
 
-class Run:
-    """One seed; every other one with appends and windows that some dozens of entries fill."""
+def play(played: Played) -> Report:
+    report = Run(*played).play()
+    if not report.violation:
+        report.trace.clear()  # long, and nobody reads it
+    return report
 
-    def __init__(
-        self,
-        seed: int,
-        voters: int = 3,
-        *,
-        disk: Callable[[], Disk] = Disk,
-        machine: Callable[[str, Checkers], StateMachine] = Counting,
-    ) -> None:
-        flow = NARROW if seed % 2 else FLOW
-        self.world = World(seed, voters, delays_s=DELAYS_S, flow=flow, disk=disk, machine=machine)
-        self.report = Report(seed)
-        self._written = 0
 
-    def play(self, faults_s: float = FAULTS_S) -> Report:
-        world, report = self.world, self.report
-        try:
-            for _ in range(int(faults_s / STEP_S)):
-                world.advance()
-                self._load()
-                self._fault()
-            world.heal()
-            self._note("healed")
-            self._until(world.converged, CONVERGE_S, "not converged")
-            before = world.checkers.writes
-            self._until(lambda: world.checkers.writes > before and world.converged(), WRITE_S, "no writes", write=True)
-            for name in world.names:
-                with world.disks[name].snapshot() as snapshot:
-                    generation, digest = read_state(snapshot)
-                    world.checkers.survivors(generation)
-                    world.network.trace.update(digest)
-        except Violation as violation:
-            report.violation = str(violation)
-        report.writes, report.reads = world.checkers.writes, world.checkers.reads
-        report.terms = max(world.checkers.leaders, default=0)
-        report.digest = world.network.trace.hexdigest()
-        return report
+def play_all(seeds: Iterable[Played], jobs: int) -> Iterator[Report]:
+    """In any order."""
+    with pool_of(jobs) as pool:
+        yield from pool.imap_unordered(play, seeds, chunksize=4)
 
-    def _until(self, reached: Callable[[], bool], limit_s: float, what: str, *, write: bool = False) -> None:
-        for step in range(int(limit_s / STEP_S)):
-            self.world.advance()
-            if write and step % 50 == 0:
-                self._write(self.world.rng.choice(self.world.names))
-            if step % 20 == 19 and reached():
-                return
-        raise Violation(f"{what} in {limit_s:.0f} s: {self.world.describe()}")
 
-    def _write(self, name: str) -> None:
-        self._written += 1
-        self.world.write(name, b"%d" % self._written)
+@contextmanager
+def pool_of(jobs: int) -> Iterator[multiprocessing.pool.Pool]:
+    """Every worker is a process of its own, since an engine's clock belongs to its process."""
+    pool = multiprocessing.get_context("spawn").Pool(jobs)
+    try:
+        yield pool
+        pool.close()
+    except BaseException:
+        pool.terminate()
+        raise
+    finally:
+        pool.join()
 
-    def _load(self) -> None:
-        world, rng = self.world, self.world.rng
-        for name in sorted(world.live):
-            if rng.random() < 0.25:
-                self._write(name)
-            if rng.random() < 0.15:
-                world.read(name)
 
-    def _fault(self) -> None:
-        world, rng = self.world, self.world.rng
-        names, network = world.names, world.network
-        dice = rng.random()
-        if dice < 0.004:
-            victim = rng.choice(names)
-            if victim in world.live:
-                world.disks[victim].crash_at = rng.choice(["before", "after"])
-                self._note(f"{victim} crashes {world.disks[victim].crash_at} a commit")
-        elif dice < 0.014:
-            pair = rng.sample(names, 2)
-            network.cut(*pair)
-            self._note(f"cut {pair}")
-        elif dice < 0.034:
-            network.mend(*rng.sample(names, 2))
-        elif dice < 0.036:
-            a, b = rng.sample(names, 2)
-            network.one_way.add((a, b))
-            self._note(f"{a} to {b} drops")
-        elif dice < 0.044:
-            network.one_way.clear()
-        elif dice < 0.0445:
-            for name in list(world.live):
-                world.stop(name)
-            self._note("power loss of all")
-        elif dice < 0.046 and world.leaders():
-            leader = rng.choice(world.leaders())
-            leader.hand_over(world.clock.now_s + 0.8)
-            self._note(f"{leader.name} hands over")
-        down = [name for name in names if name not in world.live]
-        if down and rng.random() < 0.02:
-            world.start(down[0])
-            self._note(f"{down[0]} starts")
+def fresh_base() -> int:
+    return int.from_bytes(os.urandom(5), "big")
 
-    def _note(self, event: str) -> None:
-        self.report.events[event.split()[-1]] += 1
-        self.report.trace.append(f"{self.world.clock.now_s - 1000:7.2f} s  {event}")
+
+def fresh(base: int, seeds: int, voters: int | None = None) -> list[Played]:
+    return [(base + number, voters or VOTERS[number % len(VOTERS)]) for number in range(seeds)]
+
+
+def commit() -> str:
+    """The commit that plays, `-dirty` with changes of its own; a seed means the same only there."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or "unknown"
+
+
+def explain(report: Report, events: int = LAST_EVENTS) -> str:
+    """What failed, how it came to it, and how to see it again."""
+    lines = [f"{at_s:9.4f} s  {event}" for at_s, event in report.trace[-events:]]
+    return "\n".join(
+        [
+            f"seed {report.seed}, {report.voters} voters, commit {commit()}: {report.violation or 'no violation'}",
+            f"last {len(lines)} events, in virtual seconds:" if report.violation else "events, in virtual seconds:",
+            *lines,
+            f"replay: make sim SEED={report.seed} VOTERS={report.voters}",
+        ]
+    )
+
+
+def keep(report: Report, path: Path = FAILED) -> None:
+    if (report.seed, report.voters) not in failed_seeds(path):
+        violation = report.violation.split("\n")[0][:200]
+        with path.open("a") as file:
+            file.write(f"{report.seed} {report.voters} {commit()} {violation}\n")
+
+
+def failed_seeds(path: Path = FAILED) -> list[Played]:
+    rows = [line.split() for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return [(int(seed), int(voters)) for seed, voters, *_ in rows]
+
+
+def replay(seed: int, voters: int) -> int:
+    report = Run(seed, voters).play()
+    print(explain(report, events=len(report.trace)))
+    if report.violation:
+        keep(report)
+    return 1 if report.violation else 0
+
+
+def search(base: int, seeds: int, voters: int | None, jobs: int) -> int:
+    print(f"base seed {base}, commit {commit()}, {jobs} processes")
+    started, totals, changes, failed = time.monotonic(), Counter[str](), Counter[str](), 0
+    for done, report in enumerate(play_all(fresh(base, seeds, voters), jobs), 1):
+        changes.update(report.changes)
+        totals.update(writes=report.writes, reads=report.reads, terms=report.terms, installs=report.installs)
+        totals.update(report.faults)
+        if report.violation:
+            failed += 1
+            keep(report)
+            print(f"\n{explain(report)}\n")
+        took_s = time.monotonic() - started
+        if sys.stdout.isatty():
+            print(f"\r{done} of {seeds} seeds, {failed} failed, {done / took_s:.1f} a second ", end="", flush=True)
+    took_s = time.monotonic() - started
+    faults = _told(totals, but={"writes", "reads", "terms", "installs"})
+    print(
+        f"\r{seeds} seeds in {took_s:.1f} s, {seeds / took_s:.1f} a second: {failed} failed; {totals['writes']} "
+        f"acknowledged writes, {totals['reads']} reads, {totals['installs']} states installed, "
+        f"{totals['terms'] / seeds:.1f} terms a seed\nfaults: {faults}\nchanges: {_told(changes)}"
+    )
+    return 1 if failed else 0
+
+
+def _told(counts: Counter[str], but: frozenset[str] | set[str] = frozenset()) -> str:
+    return ", ".join(f"{counts[name]} {name}" for name in sorted(counts.keys() - but))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--voters", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, help="replay this one and print its whole trace")
+    parser.add_argument("--seeds", type=int, default=500, help="how many fresh ones")
+    parser.add_argument("--base", type=int, help="the first of them; taken from the system without it")
+    parser.add_argument("--voters", type=int, help="3 for a replay; fresh seeds have 3, 4 and 5 in turn")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
-    started, failed, totals = time.monotonic(), 0, Counter[str]()
-    for seed in seeds:
-        report = Run(seed, options.voters).play()
-        totals.update(writes=report.writes, reads=report.reads, terms=report.terms)
-        if report.violation:
-            failed += 1
-            print(f"seed {seed}, {options.voters} voters: {report.violation}")
-            print("\n".join(report.trace[-20:]))
-    took_s = time.monotonic() - started
-    print(
-        f"{len(seeds)} seeds, {options.voters} voters: {failed} violated; {totals['writes']} acknowledged writes, "
-        f"{totals['reads']} reads, {totals['terms'] / len(seeds):.1f} terms a seed; {took_s:.1f} s"
-    )
-    return 1 if failed else 0
+    if options.seed is not None:
+        return replay(options.seed, options.voters or 3)
+    base = fresh_base() if options.base is None else options.base
+    return search(base, options.seeds, options.voters, options.jobs)
 
 
 if __name__ == "__main__":

@@ -5,30 +5,29 @@ from __future__ import annotations
 import pytest
 
 from cluster import messages as m
-from tests.simulation.world import World
+from tests.simulation.clients import Clients
+from tests.simulation.network import between
+from tests.simulation.world import Setting, World
 
 
 @pytest.mark.parametrize(("asked_at", "lost"), [("follower", m.ReadIndex), ("leader", m.ReadConfirm)])
 def test_a_read_whose_answer_is_lost_is_asked_again(asked_at: str, lost: type[m.Message]) -> None:
-    world = World(1, 3, delays_s=[0.01])
-    while not world.leaders():
-        world.advance()
-    for _ in range(100):
-        world.advance()
-    leader = world.leaders()[0].name
+    world = World(1, Setting(delay=between(0.01, 0.02)))
+    world.until(lambda: bool(world.leaders()), 5.0, "no leader")
+    world.advance(1.0)
+    (leader,) = world.leaders()
     follower, other = (name for name in world.names if name != leader)
     world.network.cut(leader, other)
-    deliver, cut, served = world.network.send, list[str](), list[str]()
+    send, cut, served = world.network.send, list[str](), list[float]()
 
-    def send(sender: str, receiver: str, message: m.Message) -> None:
-        if isinstance(message, lost) and not cut:
+    def losing(sender: str, receiver: str, frame: bytes) -> None:
+        if isinstance(m.decode_message(frame[4:]), lost) and not cut:
             cut.append(sender)
-            world.live[receiver].unheard(sender)
+            world.network.drop(sender, receiver)
         else:
-            deliver(sender, receiver, message)
+            send(sender, receiver, frame)
 
-    world.network.send = send  # type: ignore[method-assign]
-    world.live[leader if asked_at == "leader" else follower].read(lambda: served.append(asked_at))
-    for _ in range(100):
-        world.advance()
-    assert (len(cut), served) == (1, [asked_at])
+    world.network.send = losing  # type: ignore[method-assign]
+    Clients(world).read(leader if asked_at == "leader" else follower, told=served.append)
+    world.advance(2.0)
+    assert (len(cut), len(served)) == (1, 1)

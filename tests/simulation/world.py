@@ -1,242 +1,192 @@
-"""A virtual clock, network and disks under the production replica. A seed decides everything."""
+"""A virtual clock, network and disks under the production replica. A seed decides everything.
+
+Time goes from event to event: a frame that arrives, half a tick, a timer that is due, the end of a fault.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict
+from collections import deque
 from collections.abc import Callable
-from hashlib import blake2b
+from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
-from cluster import messages as m
 from cluster import seams
 from cluster.api import StateMachine
-from cluster.journal import TABLES
-from cluster.kv.api import Reader, Transaction
-from cluster.kv.memory_env import MemoryEnvironment
+from cluster.configuration import NOBODY, founding
 from cluster.limits import FLOW, Flow, Timing
-from cluster.replica import Replica, Result
-from tests.simulation.checkers import Checkers
+from cluster.replica import Replica
+from tests.simulation.checkers import Checkers, Violation
+from tests.simulation.clients import Clients
+from tests.simulation.network import Delay, Network, any_of
+from tests.simulation.process import Disk, Host, Process
+from tests.simulation.state import Counting
 
-# Periods for one-way delays of up to 300 ms.
-WIDE = Timing(heartbeat_s=0.1, election_min_s=0.4, election_max_s=0.8, step_down_s=1.5, pre_vote_s=0.3, silence_s=1.0)
+# Periods for one-way delays of up to 300 ms, so short that elections are frequent.
+TIGHT = Timing(heartbeat_s=0.1, election_min_s=0.4, election_max_s=0.8, step_down_s=1.5, pre_vote_s=0.3, silence_s=1.0)
 # Appends split and windows fill with some dozens of the simulator's small entries.
-NARROW = Flow(append_bytes=100, window_bytes=600)
-STEP_S = 0.01
-STATE = "state"
+# Logs are so short, and states come in so many pieces, that members need one often.
+NARROW = Flow(append_bytes=100, window_bytes=600, chunk_bytes=400, log_entries=40, trim_entries=20, digest_every=8)
+SHORT = Flow(log_entries=200, digest_every=16)
+FAR = any_of(0.001, 0.002, 0.01, 0.05, 0.3)
+CLUSTER, ADDRESS = "sim", "sim:1"
+DOWN_S = (0.05, 3.0)  # until a process that ended is started again
+TRACE_EVENTS = 2000
 
 
-class Crash(Exception):
-    """Power is gone."""
+@dataclass(frozen=True)
+class Setting:
+    """What a seed is played under."""
+
+    voters: int = 3
+    delay: Delay = FAR
+    timing: Timing = TIGHT
+    flow: Flow = FLOW
+    shared_connections: bool = False
+    sync_s: float = 0.001  # at most, without a fault
+    disk: Callable[[], Disk] = Disk
+    machine: Callable[[str, Checkers, int], StateMachine] = Counting  # of a member, at most to a feature level
+    replica: type[Replica] = field(default=Replica)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-class Disk(MemoryEnvironment):
-    """What was committed survives; a crash can be set before or after the next commit."""
-
-    def __init__(self) -> None:
-        super().__init__([*TABLES, STATE])
-        self.crash_at = ""
-
-    def commit(self) -> None:
-        if self.crash_at == "before":
-            raise Crash
-        super().commit()
-        if self.crash_at == "after":
-            raise Crash
+def build_replica(process: Process) -> Replica:
+    """All that the simulator knows about how a member is made."""
+    world = process.world
+    return world.setting.replica(
+        record=process.record,
+        founding=founding(CLUSTER, dict.fromkeys(world.founders, ADDRESS)) if process.is_founder else NOBODY,
+        level=world.levels[process.name],
+        environment=process.disk,
+        state_machine=world.setting.machine(process.name, world.checkers, world.levels[process.name]),
+        timing=world.setting.timing,
+        now=process.now,
+        rng=Random(world.rng.random()),
+        send=process.send,
+        in_background=process.beside,
+        flow=world.setting.flow,
+    )
 
 
-class Counting:
-    """A state machine that counts and keeps a digest of its history."""
-
-    def __init__(self, name: str, checkers: Checkers) -> None:
-        self._name, self._checkers = name, checkers
-
-    def apply(self, transaction: Transaction, command: bytes) -> bytes:
-        generation, digest = read_state(transaction)
-        generation, digest = generation + 1, self._checkers.chain(digest, command)
-        transaction.put(STATE, b"state", generation.to_bytes(8, "big") + digest)
-        self._checkers.applied(self._name, generation, command, digest)
-        return generation.to_bytes(8, "big")
-
-    def committed(self) -> None: ...
-
-
-def read_state(reader: Reader) -> tuple[int, bytes]:
-    row = reader.get(STATE, b"state") or bytes(8)
-    return int.from_bytes(row[:8], "big"), row[8:]
-
-
-class Network:
-    """In order per connection; a cut drops what is in flight; frames are really encoded."""
-
-    def __init__(self, world: World, delays_s: list[float]) -> None:
-        self._world, self._delays_s = world, delays_s
-        self._queue: list[tuple[float, int, str, str, int, bytes]] = []
-        self._count = 0
-        self._latest: dict[tuple[str, str], float] = defaultdict(float)
-        self._connection: Counter[frozenset[str]] = Counter()
-        self.cuts: set[frozenset[str]] = set()
-        self.one_way: set[tuple[str, str]] = set()
-        self.trace = blake2b(digest_size=8)  # of everything delivered: a seed replays bit by bit
-
-    def linked(self, a: str, b: str) -> bool:
-        live = self._world.live
-        return a in live and b in live and frozenset((a, b)) not in self.cuts
-
-    def send(self, a: str, b: str, message: m.Message) -> None:
-        if self.linked(a, b):
-            now = self._world.clock.now_s
-            at = max(now + self._world.rng.choice(self._delays_s), self._latest[a, b] + 1e-6)
-            self._latest[a, b] = at
-            self._count += 1
-            item = (at, self._count, a, b, self._connection[frozenset((a, b))], m.frame(message))
-            heapq.heappush(self._queue, item)
-
-    def deliver(self) -> None:
-        while self._queue and self._queue[0][0] <= self._world.clock.now_s:
-            _, _, a, b, connection, frame = heapq.heappop(self._queue)
-            same = connection == self._connection[frozenset((a, b))]
-            if same and self.linked(a, b) and (a, b) not in self.one_way:
-                self.trace.update(frame)
-                self._world.live[b].receive(a, m.decode_message(frame[4:]))
-
-    def connect(self, a: str, b: str) -> None:
-        if self.linked(a, b):
-            self._world.live[a].connected(b)
-            self._world.live[b].connected(a)
-
-    def disconnect(self, a: str, b: str) -> None:
-        self._connection[frozenset((a, b))] += 1
-        for x, y in ((a, b), (b, a)):
-            if x in self._world.live:
-                self._world.live[x].disconnected(y)
-
-    def cut(self, a: str, b: str) -> None:
-        if frozenset((a, b)) not in self.cuts:
-            self.disconnect(a, b)
-            self.cuts.add(frozenset((a, b)))
-
-    def mend(self, a: str, b: str) -> None:
-        if frozenset((a, b)) in self.cuts:
-            self.cuts.discard(frozenset((a, b)))
-            self.connect(a, b)
+def start_member(world: World, name: str) -> Host:
+    return Process(world, name, build_replica)
 
 
 class World:
     """Members on one virtual clock. It is the clock of every engine in this process: see `seams.use_clock`."""
 
-    def __init__(
-        self,
-        seed: int,
-        voters: int,
-        *,
-        delays_s: list[float],
-        flow: Flow = FLOW,
-        disk: Callable[[], Disk] = Disk,
-        machine: Callable[[str, Checkers], StateMachine] = Counting,
-    ) -> None:
-        self.rng, self.clock, self._flow, self._machine = Random(seed), Clock(), flow, machine
-        self.names = [f"n{number}" for number in range(voters)]
+    def __init__(self, seed: int, setting: Setting, start: Callable[[World, str], Host] = start_member) -> None:
+        self.rng, self.setting, self._start = Random(seed), setting, start
+        self.now_s, self.engine_clock_ahead_s = 0.0, 0.0
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
+        self._count = self.ticks = 0
+        self.trace: deque[tuple[float, str]] = deque(maxlen=TRACE_EVENTS)
         self.checkers = Checkers()
-        self.live: dict[str, Replica] = {}
-        self.disks = {name: disk() for name in self.names}
-        self.network = Network(self, delays_s)
-        seams.use_clock(self.clock)
+        self.clients = Clients(self)
+        self.network = Network(self, setting.delay, shared=setting.shared_connections)
+        self.founders = [f"n{number}" for number in range(setting.voters)]
+        self.names = list(self.founders)  # of every process there ever was: ids
+        self.disks = {name: setting.disk() for name in self.names}
+        self.levels = dict.fromkeys(self.names, 1)  # the highest feature level that its release can apply
+        self.gone: set[str] = set()  # removed, or their disk is lost: they never come back
+        self.live: dict[str, Host] = {}
+        seams.use_clock(lambda: self.now_s + self.engine_clock_ahead_s)
         for name in self.names:
             self.start(name)
 
+    # ---- time
+    def at(self, time_s: float, action: Callable[[], object]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (time_s, self._count, action))
+
+    def after(self, delay_s: float, action: Callable[[], object]) -> None:
+        self.at(self.now_s + delay_s, action)
+
+    def advance(self, for_s: float) -> None:
+        """Let everything happen that is due within `for_s`."""
+        until_s, events = self.now_s + for_s, self._events
+        while events and events[0][0] <= until_s:
+            self.now_s, _, action = heapq.heappop(events)
+            action()
+        self.now_s = until_s
+
+    def until(self, reached: Callable[[], bool], limit_s: float, what: str, step_s: float = 0.1) -> None:
+        end_s = self.now_s + limit_s
+        while not reached():
+            if self.now_s >= end_s:
+                raise Violation(f"{what} in {limit_s:.0f} s: {self.describe()}")
+            self.advance(step_s)
+
+    # ---- members
     def start(self, name: str) -> None:
-        disk = self.disks[name]
-        disk.crash_at = ""
-        self.live[name] = Replica(
-            name=name,
-            voters=self.names,
-            environment=disk,
-            state_machine=self._machine(name, self.checkers),
-            timing=WIDE,
-            now=self.clock,
-            rng=Random(self.rng.random()),
-            send=lambda peer, message: self.network.send(name, peer, message),
-            flow=self._flow,
-        )
-        for other in sorted(self.live):
-            if other != name:
-                self.network.connect(name, other)
+        if name not in self.live and name not in self.gone and not self.disks[name].is_full:
+            self.disks[name].crash_at = ""
+            self.live[name] = self._start(self, name)
+            for other in sorted(self.live):
+                if other != name:
+                    self.network.dial(name, other)
 
-    def stop(self, name: str) -> None:
-        del self.live[name]
+    def join(self, name: str, level: int = 1) -> None:
+        """A new process over an empty disk, that wants to be a member."""
+        self.names.append(name)
+        self.disks[name], self.levels[name] = self.setting.disk(), level
+        self.start(name)
+
+    def start_again(self, name: str) -> None:
+        if name not in self.live and name not in self.gone and not self.disks[name].is_full:
+            self.note(f"{name} starts")
+            self.start(name)
+
+    def stop(self, name: str, *, power: bool = False, down_s: float | None = None) -> None:
+        """The process ends as it is, alone or with the machine's power, and comes back later: soon, if not told."""
+        self.live.pop(name).is_dead = True
         self.disks[name].crash()
-        for other in self.names:
-            if other != name:
-                self.network.disconnect(name, other)
+        self.network.ended(name, arrives=not power)
+        self.after(self.rng.uniform(*DOWN_S) if down_s is None else down_s, partial(self.start_again, name))
 
-    def leaders(self) -> list[Replica]:
-        return [replica for name, replica in sorted(self.live.items()) if replica.engine.leads()]
+    def end(self, name: str) -> None:
+        """For ever."""
+        if name in self.live:
+            self.stop(name)
+        self.gone.add(name)
 
-    def advance(self) -> None:
-        self.clock.now_s += STEP_S
-        self.network.deliver()
-        for name in sorted(self.live):
-            replica = self.live[name]
-            try:
-                while replica.tick():
-                    pass
-            except Crash:
-                self.stop(name)
-                continue
-            if replica.engine.leads():
-                self.checkers.leads(name, replica.engine.term())
+    def present(self) -> list[str]:
+        """Every process that is there or comes back."""
+        return [name for name in self.names if name not in self.gone]
 
-    # ---- what clients do
-    def write(self, name: str, command: bytes) -> None:
-        floor = self.checkers.floor
+    def members(self) -> list[str]:
+        """Those of the newest configuration that any has applied, who are there or come back."""
+        known = [process.members() for process in self.live.values()] or [(0, frozenset(self.founders))]
+        _, ids = max(known, key=lambda each: each[0])
+        return [name for name in self.present() if name in ids]
 
-        def done(result: Result) -> None:
-            if isinstance(result, bytes):
-                self.checkers.write_done(floor, int.from_bytes(result, "big"))
-            else:
-                self.checkers.failures[type(result).__name__] += 1
-
-        self.live[name].propose(command, done)
-
-    def read(self, name: str) -> None:
-        floor = self.checkers.floor
-
-        def served() -> None:
-            with self.disks[name].snapshot() as snapshot:
-                self.checkers.read_done(floor, read_state(snapshot)[0])
-
-        self.live[name].read(served)
+    def leaders(self) -> list[str]:
+        return [name for name in self.names if name in self.live and self.live[name].leads()]
 
     def heal(self) -> None:
-        self.network.one_way.clear()
-        self.network.cuts.clear()
-        for name in self.names:
-            self.disks[name].crash_at = ""
-            if name not in self.live:
-                self.start(name)
-        for a in self.names:
-            for b in self.names:
-                if a < b:
-                    self.network.connect(a, b)
+        """All faults end at once; what was lost stays lost."""
+        self.note("healed")
+        for name in self.present():
+            disk = self.disks[name]
+            disk.crash_at, disk.slow_s, disk.is_full = "", 0.0, False
+            if name in self.live:
+                self.live[name].sends_left = -1
+                self.live[name].resume()
+        for name in self.present():
+            self.start(name)
+        self.network.heal()
 
     def converged(self) -> bool:
-        if len(self.live) < len(self.names):
+        if not self.live or any(name not in self.live for name in self.members()):
             return False
-        ends = {(replica.journal.applied, replica.journal.last) for replica in self.live.values()}
-        return len(ends) == 1 and all(applied == last for applied, last in ends)
+        levels = {self.live[name].is_level() for name in self.members()}
+        return len(levels) == 1 and all(is_all for *_, is_all in levels)
+
+    # ---- what is told
+    def note(self, event: str) -> None:
+        self.trace.append((self.now_s, event))
 
     def describe(self) -> str:
         return "; ".join(
-            f"{replica.name} term {replica.engine.term()} log {replica.journal.last} applied {replica.journal.applied}"
-            f"{' leads' if replica.engine.leads() else ''}"
-            for _, replica in sorted(self.live.items())
+            self.live[name].describe() if name in self.live else f"{name} is down" for name in self.present()
         )
