@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct, msgpack
 
-from registry.core.model import Content, Status
+from registry.core.model import Content, EpochCause, Status
 
 
 class Found(Struct, frozen=True, kw_only=True, tag="found"):
@@ -17,6 +17,19 @@ class Found(Struct, frozen=True, kw_only=True, tag="found"):
     request_id: str
     time_ms: int
     cluster_id: str
+
+
+class BeginEpoch(Struct, frozen=True, kw_only=True, tag="begin_epoch", omit_defaults=True):
+    """What follows is another history than the one that agents and clients may have seen go on from here: of a backup
+    that was restored, or of a lone member that was made the whole cluster. The next epoch, or `at_least` this one: a
+    backup may be restored twice, and agents must not take one history for the other."""
+
+    request_id: str
+    time_ms: int
+    principal: str
+    cause: EpochCause
+    reason: str
+    at_least: int = 0
 
 
 class Publish(Struct, frozen=True, kw_only=True, tag="publish", omit_defaults=True):
@@ -106,7 +119,7 @@ class Acknowledge(Struct, frozen=True, kw_only=True, tag="acknowledge", omit_def
     contacts: tuple[Contact, ...] = ()
 
 
-Command = Found | Publish | Switch | Mark | Acknowledge
+Command = Found | BeginEpoch | Publish | Switch | Mark | Acknowledge
 
 encode = msgpack.Encoder().encode
 decode = msgpack.Decoder(Command).decode

@@ -35,12 +35,16 @@ class Reason(StrEnum):
     WORKFLOW_NOT_FOUND = "WORKFLOW_NOT_FOUND"
     VERSION_NOT_FOUND = "VERSION_NOT_FOUND"
     POINTER_NOT_FOUND = "POINTER_NOT_FOUND"
+    UNKNOWN_MEMBER = "UNKNOWN_MEMBER"
+    NOT_WAITING = "NOT_WAITING"
     # Conflict
     GENERATION_MISMATCH = "GENERATION_MISMATCH"
     LABEL_TAKEN = "LABEL_TAKEN"
     AMBIGUOUS_REFERENCE = "AMBIGUOUS_REFERENCE"
     CLUSTER_MISMATCH = "CLUSTER_MISMATCH"
     REQUEST_REUSED = "REQUEST_REUSED"
+    AMBIGUOUS_MEMBER = "AMBIGUOUS_MEMBER"
+    NAME_TAKEN = "NAME_TAKEN"
     # Refused
     KIND_MISMATCH = "KIND_MISMATCH"
     DIGEST_FENCED = "DIGEST_FENCED"
@@ -52,8 +56,18 @@ class Reason(StrEnum):
     REQUEST_EXPIRED = "REQUEST_EXPIRED"
     COMPARE_LIMIT = "COMPARE_LIMIT"
     CORRUPT_CONTENT = "CORRUPT_CONTENT"
+    NOT_CAUGHT_UP = "NOT_CAUGHT_UP"
+    TRANSFER_REFUSED = "TRANSFER_REFUSED"
+    LAST_VOTER = "LAST_VOTER"
+    QUORUM_AT_RISK = "QUORUM_AT_RISK"
+    TOO_MANY_MEMBERS = "TOO_MANY_MEMBERS"
+    TOO_MANY_VOTERS = "TOO_MANY_VOTERS"
+    RELEASE_TOO_OLD = "RELEASE_TOO_OLD"
+    MEMBERSHIP_REFUSED = "MEMBERSHIP_REFUSED"
     # Unavailable
     NO_QUORUM = "NO_QUORUM"
+    TRANSFER_FAILED = "TRANSFER_FAILED"
+    NOT_ADMITTED = "NOT_ADMITTED"
     NO_MEMBER = "NO_MEMBER"
     BUSY = "BUSY"
     SHUTTING_DOWN = "SHUTTING_DOWN"
@@ -109,7 +123,15 @@ class Ambiguous(RegistryError):
 
 
 _CLASSES: dict[type[RegistryError], frozenset[Reason]] = {
-    NotFound: frozenset({Reason.WORKFLOW_NOT_FOUND, Reason.VERSION_NOT_FOUND, Reason.POINTER_NOT_FOUND}),
+    NotFound: frozenset(
+        {
+            Reason.WORKFLOW_NOT_FOUND,
+            Reason.VERSION_NOT_FOUND,
+            Reason.POINTER_NOT_FOUND,
+            Reason.UNKNOWN_MEMBER,
+            Reason.NOT_WAITING,
+        }
+    ),
     Conflict: frozenset(
         {
             Reason.GENERATION_MISMATCH,
@@ -117,6 +139,8 @@ _CLASSES: dict[type[RegistryError], frozenset[Reason]] = {
             Reason.AMBIGUOUS_REFERENCE,
             Reason.CLUSTER_MISMATCH,
             Reason.REQUEST_REUSED,
+            Reason.AMBIGUOUS_MEMBER,
+            Reason.NAME_TAKEN,
         }
     ),
     Refused: frozenset(
@@ -131,9 +155,26 @@ _CLASSES: dict[type[RegistryError], frozenset[Reason]] = {
             Reason.REQUEST_EXPIRED,
             Reason.COMPARE_LIMIT,
             Reason.CORRUPT_CONTENT,
+            Reason.NOT_CAUGHT_UP,
+            Reason.TRANSFER_REFUSED,
+            Reason.LAST_VOTER,
+            Reason.QUORUM_AT_RISK,
+            Reason.TOO_MANY_MEMBERS,
+            Reason.TOO_MANY_VOTERS,
+            Reason.RELEASE_TOO_OLD,
+            Reason.MEMBERSHIP_REFUSED,
         }
     ),
-    Unavailable: frozenset({Reason.NO_QUORUM, Reason.NO_MEMBER, Reason.BUSY, Reason.SHUTTING_DOWN}),
+    Unavailable: frozenset(
+        {
+            Reason.NO_QUORUM,
+            Reason.TRANSFER_FAILED,
+            Reason.NOT_ADMITTED,
+            Reason.NO_MEMBER,
+            Reason.BUSY,
+            Reason.SHUTTING_DOWN,
+        }
+    ),
     Ambiguous: frozenset({Reason.OUTCOME_UNKNOWN}),
 }
 CLASS_OF: dict[Reason, type[RegistryError]] = dict.fromkeys(Reason, Invalid) | {

@@ -6,6 +6,10 @@ Sizes in bytes, times in seconds.
 KIB = 1024
 MIB = 1024 * KIB
 
+# The highest level of what commands mean that this release can apply; the log says which one is in force. Raised by one
+# whenever apply would decide otherwise than before; the old meaning stays for entries below it.
+FEATURE_LEVEL = 1
+
 # Names
 NAME_CHARS = 63  # of a namespace, a workflow, a pointer, a label key, an agent, a site
 LABEL_VALUE_CHARS = 128

@@ -17,16 +17,17 @@ from typing import assert_never, cast
 from msgspec import msgpack, structs
 
 from registry.core import limits, request_ids, validation
-from registry.core.commands import Ack, Acknowledge, Command, Found, Mark, Publish, Switch
+from registry.core.commands import Ack, Acknowledge, BeginEpoch, Command, Found, Mark, Publish, Switch
 from registry.core.decisions import accept, find_version, reject
 from registry.core.errors import Invalid, Reason
 from registry.core.model import SEMVER_LABEL, Agent, Change, Content, Digest, Phase, Version, Workflow
 from registry.core.names import semver_key
-from registry.core.outcomes import Acknowledged, Founded, Marked, Outcome, Published, Rejected, Remembered
+from registry.core.outcomes import Acknowledged, EpochBegun, Founded, Marked, Outcome, Published, Rejected, Remembered
 from registry.core.state import State
 from registry.core.switching import switch
 
 FINGERPRINT_BYTES = 16
+Remembering = Found | BeginEpoch | Publish | Switch | Mark  # whose outcome is kept for retries
 _NO_CONTENT = Content(encoding="raw", data=b"", size_bytes=0)
 _encode = msgpack.Encoder(order="deterministic").encode
 
@@ -40,13 +41,13 @@ def apply(state: State, command: Command, *, requests_remembered: int = limits.R
     match command:
         case Acknowledge():
             return _acknowledge(state, command)
-        case Found() | Publish() | Switch() | Mark():
+        case Found() | BeginEpoch() | Publish() | Switch() | Mark():
             return _once(state, command, requests_remembered)
         case _:
             assert_never(command)
 
 
-def _once(state: State, command: Found | Publish | Switch | Mark, requests_remembered: int) -> Outcome:
+def _once(state: State, command: Remembering, requests_remembered: int) -> Outcome:
     fingerprint = _fingerprint(command)
     remembered = state.remembered(command.request_id)
     if remembered is not None and remembered.fingerprint == fingerprint:
@@ -58,7 +59,8 @@ def _once(state: State, command: Found | Publish | Switch | Mark, requests_remem
             f"request id {command.request_id} was used for another request; nothing was changed",
             hint="make a new request id for every intended change, and repeat it only on retries of that one",
         )
-    if request_ids.issued_ms(command.request_id) <= state.registry().forgotten_ms:
+    # An epoch is begun by nobody who retries, and must begin, whatever the clock of the machine it was asked for on.
+    if not isinstance(command, BeginEpoch) and _is_expired(state, command.request_id):
         return reject(
             state,
             Reason.REQUEST_EXPIRED,
@@ -70,6 +72,8 @@ def _once(state: State, command: Found | Publish | Switch | Mark, requests_remem
     match command:
         case Found():
             outcome = _found(state, command)
+        case BeginEpoch():
+            outcome = _begin_epoch(state, command)
         case Publish():
             outcome = _publish(state, command)
         case Switch():
@@ -82,12 +86,16 @@ def _once(state: State, command: Found | Publish | Switch | Mark, requests_remem
     return outcome
 
 
-def _fingerprint(command: Found | Publish | Switch | Mark) -> bytes:
+def _is_expired(state: State, request_id: str) -> bool:
+    return request_ids.issued_ms(request_id) <= state.registry().forgotten_ms
+
+
+def _fingerprint(command: Remembering) -> bytes:
     """Of what the caller asked. Not of what a member made of it: a retry through another member may compress or
     resolve a reference differently, and is still the same request."""
     asked: Command
     match command:
-        case Found():
+        case Found() | BeginEpoch():
             asked = structs.replace(command, time_ms=0)
         case Publish():
             asked = structs.replace(
@@ -134,6 +142,25 @@ def _found(state: State, command: Found) -> Founded:
         ),
     )
     return Founded(revision=revision, cluster_id=command.cluster_id)
+
+
+def _begin_epoch(state: State, command: BeginEpoch) -> EpochBegun:
+    registry = state.registry()
+    revision, epoch = registry.revision + 1, max(registry.epoch + 1, command.at_least)
+    state.put_registry(structs.replace(registry, epoch=epoch))
+    accept(
+        state,
+        Change(
+            revision=revision,
+            time_ms=command.time_ms,
+            principal=command.principal,
+            action=command.cause,
+            reason=command.reason,
+            request_id=command.request_id,
+            epoch=epoch,
+        ),
+    )
+    return EpochBegun(revision=revision, epoch=epoch)
 
 
 def _publish(state: State, command: Publish) -> Published | Rejected:

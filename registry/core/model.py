@@ -11,6 +11,8 @@ from msgspec import Struct
 
 Status = Literal["candidate", "stable", "failed", "fenced", "archived"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+EpochCause = Literal["restore", "recover"]
+EPOCH_CAUSES: tuple[EpochCause, ...] = get_args(EpochCause)
 Phase = Literal["installed", "confirmed", "reverted", "refused"]
 DEFAULT_POINTER = "active"
 SEMVER_LABEL = "semver"
@@ -77,7 +79,7 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     revision: int
     time_ms: int
     principal: str
-    action: Literal["found", "publish", "switch", "rollback", "mark"]
+    action: Literal["found", "publish", "switch", "rollback", "mark"] | EpochCause
     reason: str = ""
     request_id: str = ""
     workflows: tuple[str, ...] = ()
@@ -85,6 +87,7 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pointers: tuple[Pointer, ...] = ()
     previous_status: str = ""
     status_changes: tuple[StatusChange, ...] = ()
+    epoch: int = 0  # the one that begins here
 
 
 class Content(Struct, frozen=True, kw_only=True):

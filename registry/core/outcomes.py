@@ -12,6 +12,11 @@ class Founded(Struct, frozen=True, kw_only=True, tag="founded"):
     cluster_id: str
 
 
+class EpochBegun(Struct, frozen=True, kw_only=True, tag="epoch_begun"):
+    revision: int
+    epoch: int
+
+
 class Published(Struct, frozen=True, kw_only=True, tag="published"):
     revision: int
     version: Version
@@ -45,7 +50,7 @@ class Rejected(Struct, frozen=True, kw_only=True, tag="rejected"):
     metadata: dict[str, str] = {}
 
 
-Outcome = Founded | Published | Switched | Marked | Acknowledged | Rejected
+Outcome = Founded | EpochBegun | Published | Switched | Marked | Acknowledged | Rejected
 
 
 class Remembered(Struct, frozen=True, kw_only=True):

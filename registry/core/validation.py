@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import assert_never, get_args
 
 from registry.core import limits, names, request_ids
-from registry.core.commands import Ack, Acknowledge, Command, Found, Mark, Move, Publish, Switch
+from registry.core.commands import Ack, Acknowledge, BeginEpoch, Command, Found, Mark, Move, Publish, Switch
 from registry.core.errors import Invalid, Reason
-from registry.core.model import SEMVER_LABEL, STATUSES, Phase
+from registry.core.model import EPOCH_CAUSES, SEMVER_LABEL, STATUSES, Phase
 
 NUMBER_MAX = 2**63 - 1
+EPOCH_MAX = 2**32  # no history is begun so often; a slip of the finger must not use them up
 _PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
@@ -23,6 +24,22 @@ def check(command: Command) -> None:
         case Found():
             request_ids.check(command.request_id)
             names.check_name(command.cluster_id, "cluster id")
+        case BeginEpoch():
+            request_ids.check(command.request_id)
+            names.check_principal(command.principal)
+            _reason(command.reason)
+            if not 0 <= command.at_least <= EPOCH_MAX:
+                raise Invalid(
+                    Reason.INVALID_REQUEST,
+                    f"epoch {command.at_least} is outside 0 to {EPOCH_MAX}",
+                    hint="give one above any that agents have seen",
+                )
+            if command.cause not in EPOCH_CAUSES:
+                raise Invalid(
+                    Reason.INVALID_REQUEST,
+                    f"not a cause of an epoch: {command.cause[:80]!a}",
+                    hint=f"one of {', '.join(EPOCH_CAUSES)}",
+                )
         case Publish():
             request_ids.check(command.request_id)
             _publish(command)
