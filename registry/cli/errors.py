@@ -28,6 +28,10 @@ _CODES: tuple[tuple[type[RegistryError], int], ...] = (
 )
 
 
+class FileProblemError(Exception):
+    """A file of the user's: what happened; what to do next."""
+
+
 class DeclinedError(Exception):
     """The user answered no."""
 
@@ -74,9 +78,9 @@ def _described(error: BaseException) -> tuple[str, str, str, dict[str, str]]:
         return error.format_message().rstrip("."), f"see {command} --help", "USAGE", {}
     if isinstance(error, click.ClickException):
         return error.format_message(), "", "USAGE", {}
-    if isinstance(error, LocalClusterError):
+    if isinstance(error, LocalClusterError | FileProblemError):
         message, _, hint = str(error).partition("; ")
-        return message, hint, "LOCAL_CLUSTER", {}
+        return message, hint, "FILE" if isinstance(error, FileProblemError) else "LOCAL_CLUSTER", {}
     if isinstance(error, DeclinedError):
         return "not confirmed", "nothing was changed", "DECLINED", {}
     cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,6 +43,13 @@ class Ports(msgspec.Struct, frozen=True):
     api: int
     peer: int
     http: int
+    founder: bool = True  # named in --cluster, also when another process has taken its place
+    join: str = ""  # peer address of the member that it asks to be admitted; empty: it does not
+    observer: bool = False
+
+    @property
+    def peer_address(self) -> str:
+        return f"{HOST}:{self.peer}"
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -64,8 +72,10 @@ class LocalMember:
         self.process: subprocess.Popen[bytes] | None = None
         self._command = [
             *(sys.executable, "-m", "registry.server.main"),
-            *("--name", ports.name, "--data-dir", str(self.data_dir), "--cluster", cluster),
-            *("--listen", self.address, "--peer-listen", f"{HOST}:{ports.peer}"),
+            *("--name", ports.name, "--data-dir", str(self.data_dir)),
+            *(("--join", ports.join) if ports.join else ("--cluster", cluster)),
+            *(("--observer",) if ports.observer else ()),
+            *("--listen", self.address, "--peer-listen", ports.peer_address),
             *("--http-listen", self.http_address),
             *arguments,
         ]
@@ -112,17 +122,25 @@ class LocalMember:
 
     async def ready(self) -> bool:
         """Whether /readyz says so now."""
+        return await self.readiness() == "ready"
+
+    async def waits(self) -> bool:
+        """Whether it waits to be admitted."""
+        return "waiting to be admitted" in await self.readiness()
+
+    async def readiness(self) -> str:
+        """What /readyz says; empty: nothing."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(HOST, self.ports.http, ssl=self._tls)
                 try:
                     writer.write(f"GET /readyz HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
-                    status = await reader.readline()
+                    answer = await reader.read()
                 finally:
                     writer.close()
         except (OSError, TimeoutError):  # an ssl.SSLError is an OSError
-            return False
-        return status.split()[1:2] == [b"200"]
+            return ""
+        return answer.partition(b"\r\n\r\n")[2].decode(errors="replace").strip()
 
     def log_tail(self) -> str:
         text = self.log.read_bytes()[-LOG_TAIL_BYTES:] if self.log.exists() else b""
@@ -150,21 +168,24 @@ class LocalCluster:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory.resolve()
         all_ports = _remembered(self.directory) or _choose(self.directory, nodes or 3, port_base)
-        if nodes is not None and nodes != len(all_ports):
+        founders = [ports for ports in all_ports if ports.founder]
+        if nodes is not None and nodes != len(founders):
             raise LocalClusterError(
-                f"{directory} holds a cluster of {len(all_ports)}, not {nodes}; use another directory"
+                f"{directory} holds a cluster founded by {len(founders)}, not {nodes}; use another directory"
             )
         if port_base is not None and port_base != all_ports[0].api:
             raise LocalClusterError(
                 f"{directory} holds a cluster at port {all_ports[0].api}, not {port_base}; use another directory"
             )
-        cluster = ",".join(f"{ports.name}={HOST}:{ports.peer}" for ports in all_ports)
-        if tls is not None:
-            arguments = [*arguments, *_tls_flags(tls)]
-        context = None if tls is None else ssl.create_default_context(cafile=tls.ca)  # for the probes
-        self.members = {
-            ports.name: LocalMember(ports, self.directory, cluster, arguments, context) for ports in all_ports
-        }
+        self.founding = ",".join(
+            f"{ports.name}={ports.peer_address}" for ports in founders
+        )  # what every founder is told
+        self._arguments = [*arguments, *(_tls_flags(tls) if tls is not None else [])]
+        self._context = None if tls is None else ssl.create_default_context(cafile=tls.ca)  # for the probes
+        self.members = {ports.name: self._member(ports) for ports in all_ports}
+
+    def _member(self, ports: Ports) -> LocalMember:
+        return LocalMember(ports, self.directory, self.founding, self._arguments, self._context)
 
     async def __aenter__(self) -> Self:
         try:
@@ -191,10 +212,32 @@ class LocalCluster:
         return next(member for member in self.members.values() if member.address == address)
 
     async def start(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Starts whatever does not run, and waits until all are ready."""
+        """Starts whatever does not run, and waits until all are ready, or wait to be admitted."""
         for member in self.members.values():
             member.start()
-        await self.wait_ready(timeout_s=timeout_s)
+        await self._wait(self.members.values(), timeout_s, or_waits=True)
+
+    def join(self, name: str, *, observer: bool = False, via: str | None = None) -> LocalMember:
+        """Starts one more member, which asks `via` (None: the first that runs) to be admitted: it is ready after
+        `regctl cluster add`. A name that is taken, of a member without data (`wipe`), gets a process that waits to
+        take its place, at the same ports."""
+        contact = self.members[via] if via else next((each for each in self.members.values() if each.running), None)
+        if contact is None:
+            raise LocalClusterError(f"no member runs that could admit {name}; start the cluster first")
+        old = self.members.get(name)
+        if old is not None and (old.running or old.data_dir.exists()):
+            raise LocalClusterError(f"{name} has a data directory, {old.data_dir}; wipe it first, or use another name")
+        ports = old.ports if old else _ports(name, _free_ports(PORTS_PER_MEMBER), founder=False)
+        ports = msgspec.structs.replace(ports, join=contact.ports.peer_address, observer=observer)
+        made = self.members[name] = self._member(ports)
+        _remember(self.directory, [member.ports for member in self.members.values()])
+        made.start()
+        return made
+
+    def wipe(self, name: str) -> None:
+        """Kills a member and deletes its data directory, as a lost disk would."""
+        self.members[name].kill()
+        shutil.rmtree(self.members[name].data_dir, ignore_errors=True)
 
     async def restart(self, name: str, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Starts a member again over its data; kills it first if it still runs."""
@@ -204,10 +247,12 @@ class LocalCluster:
 
     async def wait_ready(self, names: Iterable[str] | None = None, *, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Raises LocalClusterError, with the end of its log, for a member that ended or is not ready in time."""
-        waited = [self.members[name] for name in (self.members if names is None else names)]
+        await self._wait([self.members[name] for name in (self.members if names is None else names)], timeout_s)
+
+    async def _wait(self, waited: Collection[LocalMember], timeout_s: float, *, or_waits: bool = False) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                await asyncio.gather(*(_until_ready(member) for member in waited))
+                await asyncio.gather(*(_until_ready(member, or_waits=or_waits) for member in waited))
         except TimeoutError:
             late = [member for member in waited if not await member.ready()]
             if late:
@@ -238,8 +283,8 @@ def _tls_flags(tls: TlsConfig) -> list[str]:
     return [text for flag, file in files if file is not None for text in (flag, file)]
 
 
-async def _until_ready(member: LocalMember) -> None:
-    while not await member.ready():
+async def _until_ready(member: LocalMember, *, or_waits: bool = False) -> None:
+    while not (await member.ready() or (or_waits and await member.waits())):
         if not member.running:
             code = "not started" if member.process is None else f"exit code {member.process.returncode}"
             raise LocalClusterError(
@@ -269,11 +314,20 @@ def _choose(directory: Path, nodes: int, port_base: int | None) -> tuple[Ports, 
     if flat[-1] > 65_535:
         raise LocalClusterError(f"port base {port_base} is too high for {nodes} members")
     members = tuple(
-        Ports(f"n{number + 1}", *flat[number * PORTS_PER_MEMBER : (number + 1) * PORTS_PER_MEMBER])
+        _ports(f"n{number + 1}", flat[number * PORTS_PER_MEMBER : (number + 1) * PORTS_PER_MEMBER])
         for number in range(nodes)
     )
-    (directory / "dev.json").write_bytes(msgspec.json.encode(_Remembered(members)))
+    _remember(directory, members)
     return members
+
+
+def _ports(name: str, numbers: Sequence[int], *, founder: bool = True) -> Ports:
+    api, peer, http = numbers
+    return Ports(name, api, peer, http, founder)
+
+
+def _remember(directory: Path, members: Sequence[Ports]) -> None:
+    (directory / "dev.json").write_bytes(msgspec.json.encode(_Remembered(tuple(members))))
 
 
 def _free_ports(count: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from registry.cli import compare, dev, errors, observe, pointers, versions
+from registry.cli import cluster, compare, dev, errors, observe, pointers, versions
 from registry.cli.session import global_options
 
 
@@ -28,14 +28,14 @@ def cli(**_options: Any) -> None:
       regctl rollback support/triage --reason "5xx since 02:40"
 
     Output is a table on a terminal and JSON otherwise; -o says which. Exit codes: 0 done, 1 unexpected, 2 usage,
-    3 not found, 4 conflict, 5 unavailable, 6 refused by a rule, 7 outcome unknown after retries.
+    3 not found, 4 conflict, 5 unavailable, 6 refused by a rule, 7 outcome unknown after retries, 130 interrupted.
     """
 
 
 for command in (
     *(versions.publish, versions.workflows, versions.versions, versions.show, versions.cat, versions.mark),
     *(compare.compare, pointers.switch, pointers.rollback, pointers.pointer, pointers.history),
-    *(observe.watch, observe.agents, observe.cluster, dev.dev),
+    *(observe.watch, observe.agents, cluster.cluster, dev.dev),
 ):
     cli.add_command(command)
 

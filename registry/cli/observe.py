@@ -1,4 +1,4 @@
-"""Commands that look on: watch, agents, cluster status."""
+"""Commands that look on: watch, agents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from registry.cli import tables, views
-from registry.cli.session import Session, connected
+from registry.cli.session import Session, connected, stale_option
 from registry.core import names
 
 
@@ -42,33 +42,16 @@ async def watch(session: Session, workflows: tuple[str, ...], from_revision: int
 
 @click.command()
 @click.argument("workflow", required=False, default="", metavar="[NS/NAME]")
+@stale_option
 @connected
-async def agents(session: Session, workflow: str) -> None:
+async def agents(session: Session, workflow: str, stale: bool) -> None:
     """Who runs what, as the agents reported it.
 
     \b
       regctl agents
       regctl agents support/triage
+      regctl agents --stale --endpoints 10.1.0.1:7400      what an observer that is cut off knows
     """
-    found = await session.all(session.client.agents(workflow))
+    found = await session.all(session.client.agents(workflow, stale=stale))
+    session.tell_age()
     session.show([views.agent(each) for each in found], lambda: tables.agents(found))
-
-
-@click.group()
-def cluster() -> None:
-    """The cluster itself."""
-
-
-@cluster.command()
-@connected
-async def status(session: Session) -> None:
-    """Members, leader and progress; answers without a quorum too.
-
-    \b
-      regctl cluster status
-    """
-    found = await session.doing(session.client.status())
-    table = tables.members(found)
-    table.title = f"cluster {found.info.cluster_id}, term {found.term}, revision {found.info.revision}"
-    table.title_justify = "left"
-    session.show(views.status(found), lambda: table)

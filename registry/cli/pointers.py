@@ -9,7 +9,7 @@ import click
 
 from registry.cli import tables, views
 from registry.cli.preview import confirm
-from registry.cli.session import Session, connected
+from registry.cli.session import Session, connected, stale_option
 from registry.cli.versions import request_id_option, split, split_version
 from registry.client import Move
 from registry.core.model import DEFAULT_POINTER
@@ -120,30 +120,34 @@ async def rollback(
 @click.command()
 @click.argument("workflow", metavar="NS/NAME")
 @_pointer_option
+@stale_option
 @connected
-async def pointer(session: Session, workflow: str, pointer: str) -> None:
+async def pointer(session: Session, workflow: str, pointer: str, stale: bool) -> None:
     """What a pointer names now.
 
     \b
       regctl pointer support/triage
       regctl pointer support/triage --pointer canary
     """
-    current = await session.doing(session.client.pointer(workflow, pointer))
+    current = await session.doing(session.client.pointer(workflow, pointer, stale=stale))
+    session.tell_age()
     session.show(views.pointer(current), lambda: tables.pointer(current))
 
 
 @click.command()
 @click.argument("workflow", metavar="NS/NAME")
 @click.option("--pointer", default="", help="Only the switches of this pointer.")
+@stale_option
 @connected
-async def history(session: Session, workflow: str, pointer: str) -> None:
+async def history(session: Session, workflow: str, pointer: str, stale: bool) -> None:
     """Every accepted change of a workflow, newest first: what, when, who, why.
 
     \b
       regctl history support/triage
       regctl history support/triage --pointer active
     """
-    found = await session.all(session.client.history(workflow, pointer))
+    found = await session.all(session.client.history(workflow, pointer, stale=stale))
+    session.tell_age()
     session.show([views.change(each) for each in found], lambda: tables.history(found, workflow))
 
 

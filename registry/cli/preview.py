@@ -20,18 +20,20 @@ CANDIDATES = 3  # earlier live versions shown before a rollback
 async def confirm(session: Session, verb: str, moves: Sequence[Move]) -> list[Move]:
     """Shows each move and asks. The moves with the generations that were shown. Raises DeclinedError."""
     shown = [await session.doing(_show(session, move)) for move in moves]
-    if not _ask(f"{verb}?"):
-        raise DeclinedError
+    ask(f"{verb}?")
     return shown
 
 
-def _ask(question: str) -> bool:
-    """Raises click.Abort at Ctrl-C: asyncio's own handler would only cancel the task, which waits for the answer."""
+def ask(question: str) -> None:
+    """Raises DeclinedError for a no, and click.Abort at Ctrl-C: asyncio's own handler would only cancel the task,
+    which waits for the answer."""
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return click.confirm(question, err=True)
+        agreed = click.confirm(question, err=True)
     finally:
         signal.signal(signal.SIGINT, handler)
+    if not agreed:
+        raise DeclinedError
 
 
 async def _show(session: Session, move: Move) -> Move:

@@ -12,6 +12,7 @@ import click
 import msgspec
 from rich.console import Console, RenderableType
 
+from registry.cli import views
 from registry.client import Client, TlsConfig
 from registry.client.limits import TIMEOUT_S
 from registry.core.errors import RegistryError
@@ -50,6 +51,12 @@ class Session:
         else:
             console().print(made, markup=False)
 
+    def tell_age(self) -> None:
+        """Of a stale read, beside the output: who knew it, and how long ago that was certain."""
+        info = self.client.info
+        if info is not None and info.stale:
+            self.say(f"as {info.served_by} knew it; it had heard the leader {views.age(info.age_ms)} before")
+
     async def doing(self, call: Awaitable[Result]) -> Result:
         """The call's result; tells the person when it takes more than two seconds."""
         notice = asyncio.create_task(self._notice())
@@ -80,6 +87,10 @@ def console() -> Console:
     width = None if sys.stdout.isatty() else NARROW_COLUMNS
     return Console(width=width, highlight=False, emoji=False)
 
+
+stale_option = click.option(
+    "--stale", is_flag=True, help="What a member knows, for a cluster without a quorum; its age goes to stderr."
+)
 
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (

@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from registry.cli import views
-from registry.client import AgentRow, ClusterStatus, WorkflowSummary
+from registry.cli import quorum, views
+from registry.client import AgentRow, ClusterStatus, WaitingMember, WorkflowSummary
 from registry.core.model import DEFAULT_POINTER, Change, Pointer, Version
 from registry.formats import render
 
@@ -157,12 +157,27 @@ def agents(values: Iterable[AgentRow]) -> Table:
     )
 
 
+def status(value: ClusterStatus) -> Group:
+    """The members, who waits and with which command it gets in, and what should worry the operator."""
+    head = f"cluster {value.info.cluster_id or 'not founded yet'}, term {value.term}, revision {value.info.revision}"
+    lines = [f"waiting: {_process(process)}" for process in value.waiting]
+    lines += [f"{value.info.served_by} fetches: {value.fetching}"] if value.fetching else []
+    lines += [f"warning: {warning}" for warning in quorum.warnings(value)]
+    parts: list[Text | Table] = [Text(views.printable(head)), members(value)]
+    return Group(*parts, *(Text(views.printable(line)) for line in lines))
+
+
+def _process(process: WaitingMember) -> str:
+    where = ", ".join(part for part in (process.role, process.peer_address, process.datacenter) if part)
+    return f"{process.name} ({where}); admit it: {process.command}"
+
+
 def members(value: ClusterStatus) -> Table:
     return table(
         "name role ~address ~datacenter alive >applied >lag",
         (
             (
-                member.name,
+                quorum.label(member, value),
                 member.role,
                 member.address,
                 member.datacenter or "-",

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from registry.cli import tables, views
-from registry.cli.session import Session, connected
+from registry.cli.session import Session, connected, stale_option
 from registry.core import references
 from registry.core.limits import CONTENT_BYTES_CEILING
 from registry.core.model import STATUSES, Status
@@ -93,35 +93,40 @@ async def publish(
 
 @click.command()
 @click.argument("prefix", required=False, default="", metavar="[PREFIX]")
+@stale_option
 @connected
-async def workflows(session: Session, prefix: str) -> None:
+async def workflows(session: Session, prefix: str, stale: bool) -> None:
     """List workflows, by name.
 
     \b
       regctl workflows
       regctl workflows support/
     """
-    found = await session.all(session.client.workflows(prefix))
+    found = await session.all(session.client.workflows(prefix, stale=stale))
+    session.tell_age()
     session.show([views.workflow(each) for each in found], lambda: tables.workflows(found))
 
 
 @click.command()
 @click.argument("workflow", metavar="NS/NAME")
+@stale_option
 @connected
-async def versions(session: Session, workflow: str) -> None:
+async def versions(session: Session, workflow: str, stale: bool) -> None:
     """List the versions of a workflow, newest first.
 
     \b
       regctl versions support/triage
     """
-    found = await session.all(session.client.versions(workflow))
+    found = await session.all(session.client.versions(workflow, stale=stale))
+    session.tell_age()
     session.show([views.version(each) for each in found], lambda: tables.versions(found))
 
 
 @click.command()
 @click.argument("reference", metavar="REF")
+@stale_option
 @connected
-async def show(session: Session, reference: str) -> None:
+async def show(session: Session, reference: str, stale: bool) -> None:
     """Everything known about one version.
 
     \b
@@ -132,20 +137,23 @@ async def show(session: Session, reference: str) -> None:
       regctl show support/triage@sha256:ab12cd
       regctl show support/triage@v1.4.0       by label semver
     """
-    version = await session.doing(session.client.version(*split(reference)))
+    version = await session.doing(session.client.version(*split(reference), stale=stale))
+    session.tell_age()
     session.show(views.version(version), lambda: tables.version(version))
 
 
 @click.command()
 @click.argument("reference", metavar="REF")
+@stale_option
 @connected
-async def cat(session: Session, reference: str) -> None:
+async def cat(session: Session, reference: str, stale: bool) -> None:
     """Write the exact bytes of a version to stdout.
 
     \b
       regctl cat support/triage@active > triage.yml
     """
-    content = await session.doing(session.client.content(*split(reference)))
+    content = await session.doing(session.client.content(*split(reference), stale=stale))
+    session.tell_age()
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
 

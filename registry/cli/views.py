@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
+from registry.cli import quorum
 from registry.client import AgentRow, ClusterStatus, Published, WorkflowSummary
 from registry.core.model import Change, Pointer, Version
 from registry.core.outcomes import Switched
@@ -128,6 +132,7 @@ def change(value: Change) -> dict[str, Any]:
             }
             for each in value.status_changes
         ],
+        **({"epoch": value.epoch} if value.epoch else {}),
     }
 
 
@@ -159,8 +164,15 @@ def status(value: ClusterStatus) -> dict[str, Any]:
         "revision": value.info.revision,
         "commit_index": value.commit_index,
         "served_by": value.info.served_by,
+        "role": value.role,
+        "version": value.version,
+        "feature_level": value.feature_level,
+        "first_index": value.first_index,
+        "last_index": value.last_index,
+        "fetching": value.fetching,
         "members": [
             {
+                "id": member.id,
                 "name": member.name,
                 "role": member.role,
                 "address": member.address,
@@ -169,9 +181,27 @@ def status(value: ClusterStatus) -> dict[str, Any]:
                 "alive": member.alive,
                 "applied_index": member.applied_index,
                 "lag": member.lag,
+                "incarnation": member.incarnation,
+                "feature_level": member.feature_level,
             }
             for member in value.members
         ],
+        "waiting": [msgspec.to_builtins(process) for process in value.waiting],
+        "warnings": quorum.warnings(value),
+    }
+
+
+def membership(id: str, role: str, value: ClusterStatus, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """What a step of membership led to: of which member, and who votes now."""
+    voters = len(quorum.voters(value))
+    even = quorum.even(voters)
+    return {
+        "id": id,
+        "name": id.partition("/")[0],
+        "role": role,
+        "voters": voters,
+        "may_fail": quorum.may_fail(voters),
+        "notes": [*notes, *([even] if even else [])],
     }
 
 
@@ -194,6 +224,8 @@ def what(value: Change, only_workflow: str = "") -> str:
         words.append(f"version {value.version.number} {value.previous_status} -> {value.version.status}")
     elif value.version is not None:
         words.append(f"version {value.version.number}, {size(value.version.size_bytes)}")
+    if value.epoch:
+        words.append(f"epoch {value.epoch} begins")
     return "; ".join(words)
 
 

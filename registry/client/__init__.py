@@ -1,5 +1,6 @@
 """The SDK: `Client` and its values. Rows are in `registry.core.model`, errors in `registry.core.errors`."""
 
+from registry.client.backup import Backup
 from registry.client.client import Client, new_request_id
 from registry.client.values import (
     AgentRow,
@@ -14,11 +15,13 @@ from registry.client.values import (
     Published,
     ReplyInfo,
     TlsConfig,
+    WaitingMember,
     WorkflowSummary,
 )
 
 __all__ = [
     "AgentRow",
+    "Backup",
     "Client",
     "ClusterStatus",
     "Comparison",
@@ -31,6 +34,7 @@ __all__ = [
     "Published",
     "ReplyInfo",
     "TlsConfig",
+    "WaitingMember",
     "WorkflowSummary",
     "new_request_id",
 ]

@@ -23,14 +23,20 @@ OnFailedAttempt = Callable[[str, RegistryError], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is intended. `request_id` is empty for reads; `slow` calls get longer attempts."""
+    """What is intended. `request_id` is empty for reads; `slow` calls get longer attempts. `repeatable`: a change
+    without a request id, which the cluster does not make twice."""
 
     what: str
     timeout_s: float
     request_id: str = ""
     leader_first: bool = False
     slow: bool = False
+    repeatable: bool = False
     attempt_s: float = limits.ATTEMPT_S
+
+    @property
+    def changes(self) -> bool:
+        return self.repeatable or bool(self.request_id)
 
     def attempt_timeout_s(self, left_s: float) -> float:
         """A slow call may take half of what is left, so that another member still has a chance."""
@@ -109,12 +115,13 @@ def rpc(service: str, name: str, request: Any) -> Attempt[Any]:
 def _out_of_time(plan: Plan, tried: dict[str, RegistryError], *, executed: bool) -> RegistryError:
     causes = "; ".join(f"{address}: {error.message}" for address, error in tried.items()) or "no attempt was possible"
     metadata = {"tried": ", ".join(tried), "timeout_s": f"{plan.timeout_s:g}"}
-    if plan.request_id and executed:
+    if plan.changes and executed:
+        repeat = "repeat it with the same request id" if plan.request_id else "repeat it"
         return Ambiguous(
             Reason.OUTCOME_UNKNOWN,
             f"whether {plan.what} took effect is unknown after {plan.timeout_s:g} s ({causes})",
-            hint="look at the current state, or repeat it with the same request id: it takes effect at most once",
-            metadata=metadata | {"request_id": plan.request_id},
+            hint=f"look at the current state, or {repeat}: it takes effect at most once",
+            metadata=metadata | ({"request_id": plan.request_id} if plan.request_id else {}),
         )
     reasons = {error.reason for error in tried.values()}
     reason = next((each for each in (Reason.NO_QUORUM, Reason.BUSY) if each in reasons), Reason.NO_MEMBER)
@@ -122,7 +129,7 @@ def _out_of_time(plan: Plan, tried: dict[str, RegistryError], *, executed: bool)
         reason,
         f"no member could {plan.what} within {plan.timeout_s:g} s ({causes})",
         hint="nothing was changed; check that a majority of the members runs and can be reached, then try again"
-        if plan.request_id
+        if plan.changes
         else "check that a majority of the members runs and can be reached, then try again",
         metadata=metadata,
     )

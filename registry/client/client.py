@@ -10,12 +10,15 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
-from registry.client import convert, limits, values, watch
+from registry.client import backup, convert, limits, values, watch
+from registry.client.backup import Backup
 from registry.client.calls import Attempt, Calls, OnFailedAttempt, Plan, operation, rpc
 from registry.client.convert import Reference
-from registry.client.endpoints import Endpoints
+from registry.client.endpoints import Endpoints, check_address
+from registry.client.failures import AttemptError
+from registry.client.membership import Members, of_a_member
 from registry.client.values import Move
 from registry.core import commands, outcomes, request_ids
 from registry.core.errors import Invalid, Reason, Refused
@@ -57,6 +60,7 @@ class Client:
         self._endpoints = Endpoints(addresses, tls=tls, rng=rng)
         self._calls = Calls(self._endpoints, rng, on_failed_attempt)
         self._on_failed_attempt = on_failed_attempt
+        self.members = Members(self._run, self._plan_step)
         self._info: values.ReplyInfo | None = None
 
     async def __aenter__(self) -> Self:
@@ -354,8 +358,33 @@ class Client:
     async def status(self, *, timeout_s: float | None = None) -> values.ClusterStatus:
         """The cluster as its leader sees it; without one, as any member does. Never waits for a quorum."""
         plan = self._plan("read the status of the cluster", timeout_s, leader_first=True)
-        reply = await self._run(plan, rpc("cluster", "GetStatus", cluster_pb2.GetStatusRequest()))
+        call = of_a_member(rpc("cluster", "GetStatus", cluster_pb2.GetStatusRequest()))
+        reply = await self._run(plan, call)
+        if reply.leader_id and reply.role != "leader":  # only now is it known who leads
+            reply = await self._run(plan, call)
         return convert.status(reply)
+
+    async def status_of(self, address: str, *, timeout_s: float = limits.STATUS_TIMEOUT_S) -> values.ClusterStatus:
+        """As the member with this API address sees it. One attempt: raises Unavailable if it does not answer."""
+        call = rpc("cluster", "GetStatus", cluster_pb2.GetStatusRequest())
+        try:
+            return convert.status(await call(self._endpoints.at(check_address(address)), timeout_s))
+        except AttemptError as failed:
+            raise failed.failure.error from None
+
+    async def backup(
+        self,
+        out: BinaryIO,
+        *,
+        stale: bool = False,
+        progress: backup.Progress | None = None,
+        timeout_s: float | None = None,
+    ) -> Backup:
+        """Writes everything the cluster knows to `out`, as a file for `registryd restore`; what is in it was compared
+        with what the member sent. `stale`: as the member knows it, without asking a majority. timeout_s: until a member
+        begins. Raises Unavailable also when it breaks off: `out` is of no use then."""
+        plan = self._plan("begin a backup", timeout_s, slow=True)
+        return await backup.take(self._run, plan, out, stale=stale, progress=progress)
 
     # Agents
 
@@ -387,16 +416,22 @@ class Client:
         request_id: str = "",
         leader_first: bool = False,
         slow: bool = False,
+        repeatable: bool = False,
         attempt_s: float = limits.ATTEMPT_S,
     ) -> Plan:
         return Plan(
             what=what,
             timeout_s=self.timeout_s if timeout_s is None else timeout_s,
             request_id=request_id,
-            leader_first=leader_first or bool(request_id),
+            leader_first=leader_first or repeatable or bool(request_id),
             slow=slow,
+            repeatable=repeatable,
             attempt_s=attempt_s,
         )
+
+    def _plan_step(self, what: str, timeout_s: float | None) -> Plan:
+        """Slow: a leader that is to be removed hands over first."""
+        return self._plan(what, timeout_s, slow=True, repeatable=True)
 
     async def _run(self, plan: Plan, attempt: Attempt[Any]) -> Any:
         reply = await self._calls.run(plan, attempt)

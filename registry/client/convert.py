@@ -113,6 +113,7 @@ def change(message: registry_pb2.Change) -> model.Change:
         pointers=tuple(pointer(each) for each in message.pointers),
         previous_status=message.previous_status,
         status_changes=tuple(_status_change(each) for each in message.status_changes),
+        epoch=message.epoch,
     )
 
 
@@ -163,6 +164,7 @@ def status(message: cluster_pb2.GetStatusResponse) -> values.ClusterStatus:
         commit_index=message.commit_index,
         members=tuple(
             values.MemberStatus(
+                id=member.id or member.name,
                 name=member.name,
                 role=member.role,
                 address=member.address,
@@ -171,10 +173,32 @@ def status(message: cluster_pb2.GetStatusResponse) -> values.ClusterStatus:
                 alive=member.alive,
                 applied_index=member.applied_index,
                 lag=member.lag,
+                incarnation=member.incarnation,
+                feature_level=member.feature_level,
             )
             for member in message.members
         ),
         version=message.version,
+        waiting=tuple(
+            values.WaitingMember(
+                id=process.id,
+                name=process.name,
+                role=process.role,
+                address=process.address,
+                peer_address=process.peer_address,
+                datacenter=process.datacenter,
+                alive=process.alive,
+                feature_level=process.feature_level,
+                command=process.command,
+            )
+            for process in message.waiting
+        ),
+        leader_id=message.leader_id,
+        role=message.role,
+        first_index=message.first_index,
+        last_index=message.last_index,
+        feature_level=message.feature_level,
+        fetching=message.fetching,
     )
 
 

@@ -4,7 +4,7 @@ from registry.core.limits import KIB, MIB
 
 # One call
 TIMEOUT_S = 10.0  # of a whole call, retries included; callers choose theirs
-ATTEMPT_S = 2.0  # of one attempt, so that a hung member does not eat the deadline
+ATTEMPT_S = 1.0  # of one attempt: how long a member that hangs without a word keeps its callers
 # with less time left there is no further attempt: a member keeps 0.05 s of a deadline to answer in, and a try in
 # that rest would turn its "nothing was done" into an unknown outcome
 ATTEMPT_MIN_S = 0.1
@@ -12,6 +12,8 @@ BACKOFF_FIRST_S = 0.02  # after every known member failed once
 BACKOFF_MAX_S = 0.5
 BACKOFF_GROWTH = 1.5
 POLL_GRACE_S = 5.0  # a poll may take its wait and this
+
+BACKUP_SILENCE_S = 30.0  # a member that gives a backup sends something within this
 
 # Members
 MEMBERS = 64  # addresses kept, given and learned

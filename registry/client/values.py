@@ -85,14 +85,35 @@ class AgentRow(Struct, frozen=True, kw_only=True):
 
 
 class MemberStatus(Struct, frozen=True, kw_only=True):
+    id: str  # the name, or name/incarnation; never given twice
     name: str
-    role: str  # leader, follower, unreachable
+    role: str  # leader, voter, observer
     address: str
     peer_address: str
     datacenter: str
     alive: bool
     applied_index: int  # 0: not known
     lag: int  # entries
+    incarnation: str = ""  # of its data directory; empty: not heard yet
+    feature_level: int = 0  # the highest its release supports; 0: not known
+
+    @property
+    def votes(self) -> bool:
+        return self.role != "observer"
+
+
+class WaitingMember(Struct, frozen=True, kw_only=True):
+    """A process that asks to be admitted."""
+
+    id: str
+    name: str
+    role: str  # what it wants to become: voter, observer
+    address: str
+    peer_address: str
+    datacenter: str
+    alive: bool
+    feature_level: int
+    command: str  # admits it
 
 
 class ClusterStatus(Struct, frozen=True, kw_only=True):
@@ -104,6 +125,13 @@ class ClusterStatus(Struct, frozen=True, kw_only=True):
     commit_index: int
     members: tuple[MemberStatus, ...]
     version: str  # of the program that answered
+    waiting: tuple[WaitingMember, ...] = ()
+    leader_id: str = ""
+    role: str = ""  # of the member that answered: leader, voter, observer, waiting
+    first_index: int = 0  # of its log
+    last_index: int = 0
+    feature_level: int = 0  # in force
+    fetching: str = ""  # by the member that answered, in words; empty: nothing
 
 
 class Follow(Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.limits import CATCH_UP_BYTES_S, LOCAL, WIDE_AREA, Timing
 from registry.core import limits
 from registry.core.errors import Invalid
 from registry.core.names import check_name
@@ -19,9 +20,12 @@ from registry.core.names import check_name
 OPTIONS = frozenset(
     {
         "name", "data_dir", "listen", "peer_listen", "http_listen", "advertise", "peer_advertise", "cluster",
-        "datacenter", "tls_cert", "tls_key", "tls_ca", "insecure", "content_limit",
+        "join", "observer", "datacenter", "tls_cert", "tls_key", "tls_ca", "insecure", "content_limit", "timing",
+        "catch_up_rate",
     }
 )  # fmt: skip
+
+TIMINGS: Mapping[str, Timing] = {"local": LOCAL, "wide": WIDE_AREA}
 
 
 class ConfigError(Exception):
@@ -75,9 +79,13 @@ class Config:
     advertise: Address | None  # none: where it listens, once bound
     peer_advertise: Address | None
     founding: Mapping[str, str]  # peer addresses by name, of --cluster; empty: not given
+    join: tuple[str, ...]  # peer addresses of members of the cluster to join; empty: not given
+    observer: bool  # it does not want to vote
     datacenter: str
     tls: Tls | None
     content_limit_bytes: int
+    timing: Timing
+    catch_up_bytes_s: int
 
 
 def parse_address(text: str, what: str) -> Address:
@@ -106,6 +114,12 @@ def parse_cluster(text: str) -> dict[str, str]:
     if len(set(members.values())) != len(members):
         raise ConfigError("--cluster: two members have the same peer address")
     return members
+
+
+def parse_join(text: str) -> tuple[str, ...]:
+    """`HOST:PORT,HOST:PORT` to peer addresses. Raises ConfigError."""
+    parts = filter(None, (part.strip() for part in text.split(",")))
+    return tuple(dict.fromkeys(str(parse_address(part, "--join")) for part in parts))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -137,12 +151,16 @@ def build(
     advertise: str = "",
     peer_advertise: str = "",
     cluster: str = "",
+    join: str = "",
+    observer: bool = False,
     datacenter: str = "",
     tls_cert: str = "",
     tls_key: str = "",
     tls_ca: str = "",
     insecure: bool = False,
     content_limit: int = limits.CONTENT_BYTES,
+    timing: str = "local",
+    catch_up_rate: int = CATCH_UP_BYTES_S,
 ) -> Config:
     """A checked Config. Raises ConfigError."""
     _checked_name(name, "--name")
@@ -151,6 +169,15 @@ def build(
     founding = parse_cluster(cluster)
     if founding and name not in founding:
         raise ConfigError(f"--cluster does not name this member ({name}); it names {', '.join(founding)}")
+    contacts = parse_join(join)
+    if founding and contacts:
+        raise ConfigError("--cluster founds a cluster, --join enters one that exists: give one of them")
+    if founding and observer:
+        raise ConfigError("--observer goes with --join: those who found a cluster vote")
+    if timing not in TIMINGS:
+        raise ConfigError(f"--timing: expected {' or '.join(TIMINGS)}, got {timing!r}")
+    if catch_up_rate < 1:
+        raise ConfigError(f"--catch-up-rate: {catch_up_rate} bytes a second would never get a member level")
     if not 1 <= content_limit <= limits.CONTENT_BYTES_CEILING:
         raise ConfigError(
             f"--content-limit: {content_limit} is outside 1 to {limits.CONTENT_BYTES_CEILING} bytes (one log entry)"
@@ -182,10 +209,21 @@ def build(
         advertise=_advertised(advertise, binds["--listen"], "--advertise", "--listen"),
         peer_advertise=_peer_advertised(peer_advertise, founding.get(name), binds["--peer-listen"]),
         founding=founding,
+        join=contacts,
+        observer=observer,
         datacenter=datacenter,
         tls=tls,
         content_limit_bytes=content_limit,
+        timing=TIMINGS[timing],
+        catch_up_bytes_s=catch_up_rate,
     )
+
+
+def peer_address(name: str, peer_listen: str, peer_advertise: str) -> str:
+    """Where the others reach a member that is started with these. Raises ConfigError."""
+    _checked_name(name, "--name")
+    bound = parse_address(peer_listen, "--peer-listen")
+    return str(_peer_advertised(peer_advertise, None, bound) or bound)
 
 
 def _checked_name(name: str, what: str) -> None:
@@ -224,5 +262,8 @@ def _peer_advertised(text: str, in_cluster: str | None, bound: Address) -> Addre
     if in_cluster is None:
         return _advertised(text, bound, "--peer-advertise", "--peer-listen")
     if text and text != in_cluster:
-        raise ConfigError(f"--peer-advertise {text} is not what --cluster says of this member ({in_cluster})")
+        raise ConfigError(
+            f"--peer-advertise {text} is not what --cluster says of this member ({in_cluster}); --cluster only founds: "
+            "leave it out to start a member that has moved"
+        )
     return parse_address(in_cluster, "--cluster")

@@ -107,6 +107,7 @@ def change(row: model.Change) -> registry_pb2.Change:
         pointers=[pointer(each) for each in row.pointers],
         previous_status=row.previous_status,
         status_changes=[status_change(each) for each in row.status_changes],
+        epoch=row.epoch,
     )
 
 

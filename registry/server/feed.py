@@ -52,6 +52,10 @@ class Feed:
         for revision in [revision for revision in self._by_revision if revision <= registry.revision]:
             _wake(self._by_revision[revision])
 
+    def replaced(self, registry: Registry) -> None:
+        """All of the state is another one now: any pointer may have moved."""
+        self.publish(registry, list(self._by_pointer))
+
     def close(self) -> None:
         """Wake everyone for good: the member is leaving. Later waits return at once."""
         self.closed = True

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.configuration import joined_id
+from cluster.kv.lmdb_env import holds_data
+
 FILE = "member.json"
 LOCK = "member.lock"
 DATABASE = "db"
+UNFINISHED = "restore.unfinished"  # there while a backup is restored into the directory
 
 
 class IdentityError(Exception):
@@ -23,8 +27,14 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     incarnation: str
-    founding: dict[str, str]  # peer addresses by name
+    founding: dict[str, str]  # peer addresses by name; empty: it joined
+    joined: bool = False
     format: int = 1
+
+    @property
+    def id(self) -> str:
+        """What the cluster knows it by."""
+        return joined_id(self.name, self.incarnation) if self.joined else self.name
 
 
 class DataDirectory:
@@ -51,22 +61,41 @@ class DataDirectory:
     def close(self) -> None:
         os.close(self._lock)
 
-    def identify(self, *, name: str, founding: Mapping[str, str], own_peer_address: str, incarnation: str) -> Identity:
+    def identify(
+        self,
+        *,
+        name: str,
+        founding: Mapping[str, str],
+        own_peer_address: str,
+        incarnation: str,
+        joins: bool = False,
+        observer: bool = False,
+    ) -> Identity:
         """The directory's identity, written now if it is new.
 
         founding: peer addresses by name from --cluster, empty if not given: then the directory knows, and a new one
-        founds a cluster of one at `own_peer_address`. incarnation: random, used for a new directory and for one
-        whose database is gone.
+        joins a cluster (--join) or founds one of itself at `own_peer_address`. incarnation: random, used for a new
+        directory and for one whose database is gone.
         """
-        known = self._read()
+        known = self.read()
+        if observer and not joins and not (known and known.joined):
+            raise IdentityError(
+                f"--observer: data directory {self.path} is none that joined a cluster, and founders vote; "
+                "add --join HOST:PORT, the peer address of a member, and give a new directory"
+            )
         if known is None:
-            identity = Identity(name=name, incarnation=incarnation, founding=dict(founding) or {name: own_peer_address})
-            self._write(identity)
+            identity = _new(name, incarnation, founding or {name: own_peer_address}, joins=joins)
+            self.give(identity)
             return identity
         if known.name != name:
             raise IdentityError(
                 f"data directory {self.path} belongs to member {known.name!r}, this is {name!r}; "
                 f"start it with --name {known.name}, or give {name} a directory of its own"
+            )
+        if founding and known.joined:
+            raise IdentityError(
+                f"data directory {self.path} joined a cluster, --cluster would found another one; "
+                "start it without --cluster, or give another directory"
             )
         if founding and dict(founding) != known.founding:
             raise IdentityError(
@@ -74,20 +103,25 @@ class DataDirectory:
                 f"{_spelled(known.founding)}, --cluster says {_spelled(founding)}; "
                 "use that --cluster or none, or another directory"
             )
-        if not self._has_database():  # with it went what the others were promised under this incarnation
-            known = msgspec.structs.replace(known, incarnation=incarnation)
-            self._write(known)
+        if not holds_data(self.path / DATABASE):  # with it went what the others were promised under this incarnation
+            if known.joined and not joins:
+                raise IdentityError(
+                    f"the database of {name} is gone from {self.path}; start it with --join HOST:PORT, the peer "
+                    f"address of a member, and type: regctl cluster replace {name}"
+                )
+            known = _new(name, incarnation, known.founding, joins=joins)
+            self.give(known)
         if len(known.founding) == 1:  # nobody else has to find it: its peer address may move
             return msgspec.structs.replace(known, founding={name: own_peer_address})
         return known
 
-    def _has_database(self) -> bool:
-        try:
-            return (self.path / DATABASE / "data.mdb").stat().st_size > 0
-        except FileNotFoundError:
-            return False
-
-    def _read(self) -> Identity | None:
+    def read(self) -> Identity | None:
+        """None: the directory is new. Raises IdentityError."""
+        if (self.path / UNFINISHED).exists():
+            raise IdentityError(
+                f"restoring a backup into {self.path} was not finished; type the same `registryd restore` again, it "
+                "begins anew"
+            )
         try:
             data = (self.path / FILE).read_bytes()
         except FileNotFoundError:
@@ -107,7 +141,8 @@ class DataDirectory:
             raise IdentityError(f"{self.path} was written by a newer release (format {identity.format}); use that one")
         return identity
 
-    def _write(self, identity: Identity) -> None:
+    def give(self, identity: Identity) -> None:
+        """Make it the directory of this member, durably. Raises IdentityError."""
         new = self.path / (FILE + ".new")
         try:
             with open(new, "wb") as file:
@@ -122,6 +157,10 @@ class DataDirectory:
                 os.close(directory)
         except OSError as error:
             raise IdentityError(f"cannot write {self.path / FILE}: {error.strerror}") from error
+
+
+def _new(name: str, incarnation: str, founding: Mapping[str, str], *, joins: bool) -> Identity:
+    return Identity(name=name, incarnation=incarnation, founding={} if joins else dict(founding), joined=joins)
 
 
 def _spelled(members: Mapping[str, str]) -> str:

@@ -31,6 +31,13 @@ HTTP_BODY_BYTES = 0  # nothing served here takes a body
 HTTP_UNREAD_BYTES = 1024 * 1024  # answers a client has not read yet
 HTTP_IDLE_S = 30.0
 
+# Backups and recovery
+BACKUPS = 4  # given at once by one member
+BACKUP_CHUNK_BYTES = 128 * 1024  # of rows, read in one go on the loop
+BACKUP_MESSAGE_BYTES = 512 * 1024
+ANSWER_S = 2.0  # a member that is asked whether it still runs, before another one is made the whole cluster
+BACKUP_STALL_S = 60.0  # a caller that takes nothing for so long is left, and its snapshot with it
+
 # Life
 READINESS_INTERVAL_S = 0.25  # how soon health follows the loss of a leader
 FOUND_TIMEOUT_S = 5.0

@@ -1,7 +1,8 @@
 """registryd: flags, logs, signals and exit codes around one member.
 
 Exit codes: 0 stopped as asked; 1 could not start (a port in use, a file that cannot be read); 2 wrong flags,
-configuration or data directory; 70 failed hard and must be started again (a full disk, a damaged file, a defect).
+configuration or data directory; 4 removed from the cluster; 70 failed hard and must be started again (a full disk, a
+damaged file, a defect).
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ import click
 import structlog
 import uvloop
 
-from cluster import journal
-from cluster.api import Cluster, StateMachine
+from cluster import configuration, journal
+from cluster.api import Cluster, Diverged, MemberRemoved, ReleaseTooOld, StateMachine
 from cluster.kv.api import Environment
 from cluster.kv.lmdb_env import LmdbEnvironment
+from cluster.limits import CATCH_UP_BYTES_S
 from cluster.member import Member, MemberConfig
 from cluster.peers import PeerTls
 from registry.core import limits as core_limits
-from registry.server import limits, logs, tls
-from registry.server.config import Config, ConfigError, build, read_toml
+from registry.server import limits, logs, offline, tls
+from registry.server.config import TIMINGS, Config, ConfigError, build, read_toml
 from registry.server.identity import DATABASE, DataDirectory, Identity, IdentityError
 from registry.server.inspector import Inspector
 from registry.server.member import RegistryMember, StartError, foundation
 from registry.store import tables
 
-EXIT_START, EXIT_USAGE, EXIT_FAILED = 1, 2, 70
+EXIT_START, EXIT_USAGE, EXIT_REMOVED, EXIT_FAILED = 1, 2, 4, 70
 log = structlog.get_logger()
 
 
@@ -48,7 +50,32 @@ def _read_config(context: click.Context, _parameter: click.Parameter, value: str
     return value
 
 
+class _Program(click.Command):
+    """Flags start a member; a sub-command as the first word needs none of them."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        command = offline.COMMANDS.get(args[0]) if args else None
+        if command is None and args and not args[0].startswith("-"):
+            known = ", ".join(offline.COMMANDS)
+            raise click.UsageError(f"no command {args[0]!r}: there are {known}; a member starts with flags only")
+        if command is None:
+            return super().make_context(info_name, args, parent, **extra)
+        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Commands, while no member runs on the directory"):
+            rows = [(name, command.get_short_help_str(100)) for name, command in offline.COMMANDS.items()]
+            formatter.write_dl(rows)
+
+
 @click.command(
+    cls=_Program,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "auto_envvar_prefix": "REGISTRY",
@@ -68,12 +95,29 @@ def _read_config(context: click.Context, _parameter: click.Parameter, value: str
     "--http-listen", default="127.0.0.1:7402", show_default=True, metavar="HOST:PORT", help="/livez, /readyz, /metrics."
 )
 @click.option("--advertise", default="", metavar="HOST:PORT", help="Where clients reach the API, if not at --listen.")
-@click.option("--peer-advertise", default="", metavar="HOST:PORT", help="Where members reach this one.")
+@click.option(
+    "--peer-advertise",
+    default="",
+    metavar="HOST:PORT",
+    help="Where members reach this one, if not where --cluster said or at --peer-listen.",
+)
 @click.option(
     "--cluster",
     default="",
     metavar="NAME=HOST:PORT,...",
-    help="Peer addresses of all members, this one too: founds the cluster. Without it: a cluster of one.",
+    help="Peer addresses of all members, this one too: founds the cluster. Without it and --join: a cluster of one.",
+)
+@click.option(
+    "--join",
+    default="",
+    metavar="HOST:PORT,...",
+    help="Peer addresses of members of a running cluster: asks to be admitted there, with `regctl cluster add`. "
+    "A member needs it no more, but an observer follows those named here.",
+)
+@click.option(
+    "--observer",
+    is_flag=True,
+    help="Do not vote: follow the log and serve the agents of this datacenter. Goes with --join.",
 )
 @click.option("--datacenter", default="", metavar="NAME", help="Where this member stands.")
 @click.option("--tls-cert", default="", metavar="FILE", help="This member's certificate (PEM).")
@@ -87,6 +131,22 @@ def _read_config(context: click.Context, _parameter: click.Parameter, value: str
     metavar="BYTES",
     show_default=True,
     help=f"Largest content of one version, at most {core_limits.CONTENT_BYTES_CEILING}.",
+)
+@click.option(
+    "--timing",
+    type=click.Choice(list(TIMINGS)),
+    default="local",
+    show_default=True,
+    help="Heartbeats and elections: for voters near each other, or for round trips of around 100 ms between them. "
+    "The same on every member.",
+)
+@click.option(
+    "--catch-up-rate",
+    type=int,
+    default=CATCH_UP_BYTES_S,
+    metavar="BYTES",
+    show_default=True,
+    help="Bytes a second that this member gives to others that fetch the state.",
 )
 @click.version_option(package_name="workflow-registry")
 @click.pass_context
@@ -104,6 +164,8 @@ def main(context: click.Context, /, config: str | None, **options: Any) -> None:
             founding=checked.founding,
             own_peer_address=str(checked.peer_advertise or checked.peer_listen),
             incarnation=os.urandom(8).hex(),
+            joins=bool(checked.join),
+            observer=checked.observer,
         )
     except IdentityError as error:
         _leave(EXIT_USAGE, str(error))
@@ -111,6 +173,10 @@ def main(context: click.Context, /, config: str | None, **options: Any) -> None:
         uvloop.run(_run(checked, identity))
     except StartError as error:
         _leave(EXIT_START, str(error))
+    except MemberRemoved as error:
+        _leave(EXIT_REMOVED, f"{error}; {advice(error, checked.name)}")
+    except (Diverged, ReleaseTooOld) as error:
+        _leave(EXIT_USAGE, f"{error}; {advice(error, checked.name)}")
     finally:
         directory.close()
 
@@ -122,6 +188,10 @@ async def _run(config: Config, identity: Identity) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask, asked, signal.Signals(number).name)
     peer_tls = _peer_tls(config)
+    if told := elsewhere(config, identity):
+        log.info(told)
+    if config.join and not identity.joined:
+        log.info("--join is ignored: this data directory founded a cluster")
     async with Inspector() as inspector:
         environment = _open(config.data_dir / DATABASE)
         try:
@@ -130,6 +200,7 @@ async def _run(config: Config, identity: Identity) -> None:
                 environment=environment,
                 inspector=inspector,
                 open_cluster=partial(_open_cluster, config, identity, peer_tls, environment),
+                founder=not identity.joined,
             )
             await member.start()
             log.info(
@@ -138,9 +209,9 @@ async def _run(config: Config, identity: Identity) -> None:
                 peer=str(config.peer_listen),
                 http=member.http_address,
                 data_dir=str(config.data_dir),
-                members=sorted(identity.founding),
+                id=identity.id,
             )
-            await _until(asked, member)
+            await _until(asked, member, config.name)
         finally:
             environment.close()
     log.info("stopped")
@@ -154,18 +225,27 @@ def _open_cluster(
     api_address: str,
     state_machine: StateMachine,
 ) -> Cluster:
+    own = identity.founding.get(config.name)
     member = MemberConfig(
+        id=identity.id,
         name=config.name,
-        listen=str(config.peer_listen),
-        voters=identity.founding,
-        foundation=foundation(identity.founding),
         incarnation=identity.incarnation,
+        listen=str(config.peer_listen),
+        peer_address=str(config.peer_advertise or own or config.peer_listen),
+        founding=configuration.founding(foundation(identity.founding), identity.founding) if own else None,
+        join=config.join if identity.joined else (),
+        role="observer" if config.observer and identity.joined else "voter",
+        level=core_limits.FEATURE_LEVEL,
         api_address=api_address,
         datacenter=config.datacenter,
         tls=peer_tls,
+        timing=config.timing,
+        catch_up_bytes_s=config.catch_up_bytes_s,
     )
     try:
         return Member(member, environment, state_machine)
+    except (Diverged, MemberRemoved, ReleaseTooOld):
+        raise
     except Exception as error:  # whatever a damaged file makes of reading it
         raise StartError(
             f"cannot read the log in {config.data_dir / DATABASE}: {type(error).__name__}: {error}; "
@@ -173,9 +253,9 @@ def _open_cluster(
         ) from error
 
 
-async def _until(asked: asyncio.Future[str], member: RegistryMember) -> None:
+async def _until(asked: asyncio.Future[str], member: RegistryMember, name: str) -> None:
     """Serve until asked to stop, and stop. A hard failure, before or meanwhile, ends the process here."""
-    failure = asyncio.create_task(_fail_with(member))
+    failure = asyncio.create_task(_fail_with(member, name))
     await asked
     log.info("stopping", signal=asked.result())
     limit_s = limits.GRACE_S + limits.HANDOVER_S + limits.STOP_S
@@ -191,14 +271,18 @@ async def _until(asked: asyncio.Future[str], member: RegistryMember) -> None:
     failure.cancel()
 
 
-async def _fail_with(member: RegistryMember) -> NoReturn:
+async def _fail_with(member: RegistryMember, name: str) -> NoReturn:
     """The end at once: nothing that could hang, nothing that could write."""
     error = await member.failure()
+    removed = isinstance(error, MemberRemoved)
     try:
-        log.critical("failed hard", error=str(error), advice=advice(error), exc_info=error)
+        if removed:
+            log.warning("removed", error=str(error), advice=advice(error, name))
+        else:
+            log.critical("failed hard", error=str(error), advice=advice(error, name), exc_info=error)
         sys.stderr.flush()
     finally:  # whatever becomes of the log
-        os._exit(EXIT_FAILED)
+        os._exit(EXIT_REMOVED if removed else EXIT_FAILED)
 
 
 def _peer_tls(config: Config) -> PeerTls | None:
@@ -215,8 +299,17 @@ def _open(path: Path) -> LmdbEnvironment:
         raise StartError(f"cannot open the database in {path}: {error}; {advice(error)}") from error
 
 
-def advice(error: BaseException) -> str:
-    """What an operator does about a hard failure."""
+def advice(error: BaseException, name: str = "NAME") -> str:
+    """What an operator does about a hard failure of the member of this name."""
+    again = (
+        "start it over an empty data directory with --join HOST:PORT, the peer address of a member, and type: regctl"
+    )
+    if isinstance(error, MemberRemoved):
+        return f"stop starting it; to have it back, {again} cluster add {name}"
+    if isinstance(error, Diverged):
+        return f"keep the data directory for a report; {again} cluster replace {name}"
+    if isinstance(error, ReleaseTooOld):
+        return "start the newer release again; nothing acknowledged is lost"
     text = f"{type(error).__name__} {error}".lower()
     if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "no space" in text:
         return "the disk is full: free some space and start again; everything acknowledged is kept"
@@ -230,6 +323,18 @@ def advice(error: BaseException) -> str:
 def _leave(code: int, message: str) -> NoReturn:
     click.echo(f"error: {message}", err=True)
     sys.exit(code)
+
+
+def elsewhere(config: Config, identity: Identity) -> str:
+    """What to know about a founder that does not listen where the others were told to reach it; empty: nothing."""
+    own = identity.founding.get(config.name, "")
+    advertised = str(config.peer_advertise or own)
+    if not own or advertised != own or config.peer_listen.is_wildcard or own == str(config.peer_listen):
+        return ""
+    return (
+        f"the others reach this member at {own}, as --cluster said; it listens at {config.peer_listen}. "
+        f"If it has moved: --peer-advertise {config.peer_listen}, without --cluster"
+    )
 
 
 def _ask(asked: asyncio.Future[str], name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import socket
@@ -28,12 +29,13 @@ from registry.server.feed import Feed
 from registry.server.health import Health
 from registry.server.http import HttpServer, Response
 from registry.server.inspector import Inspector
-from registry.server.metrics import CONTENT_TYPE, Metrics
+from registry.server.metrics import CONTENT_TYPE, Gauges, Metrics
 from registry.server.proposer import Proposer
 from registry.server.replies import Replies
 from registry.server.reports import Reports
 from registry.server.rpc import Rpc
 from registry.server.services.agents import Agents
+from registry.server.services.backup import Backups
 from registry.server.services.batch import Batch
 from registry.server.services.cluster import ClusterView
 from registry.server.services.reads import Reads
@@ -70,12 +72,20 @@ class StartError(Exception):
 
 
 class RegistryMember:
-    """`environment` must have the tables of the store and of the cluster's journal."""
+    """`environment` must have the tables of the store and of the cluster's journal. `founder`: this member may found
+    the cluster; one that joined waits until it is admitted instead."""
 
     def __init__(
-        self, config: Config, *, environment: Environment, inspector: Inspector, open_cluster: OpenCluster
+        self,
+        config: Config,
+        *,
+        environment: Environment,
+        inspector: Inspector,
+        open_cluster: OpenCluster,
+        founder: bool = True,
     ) -> None:
         self._config = config
+        self._founder = founder
         self._environment = environment
         self._inspector = inspector
         self._open_cluster = open_cluster
@@ -99,8 +109,9 @@ class RegistryMember:
         self.http_address = await self._bind_http(config.http_listen)
         bound = self._bind_api(config.listen)
         self.api_address = str(config.advertise or bound)
-        self.cluster = self._open_cluster(self.api_address, RegistryStateMachine(self.feed))
+        self.cluster = self._open_cluster(self.api_address, RegistryStateMachine(self.feed, self._environment))
         self._serve()
+        self.rpc.hold(not self._founder and not self.feed.registry.cluster_id)
         try:
             await self.cluster.start()
         except OSError as error:
@@ -141,9 +152,18 @@ class RegistryMember:
         """Empty: ready to serve."""
         if self._stopping:
             return "stopping"
-        if not self._caught_up:
-            return "catching up with the cluster"
-        return "" if self.cluster.status().leader else "no leader is known"
+        status = self.cluster.status()
+        if status.role == "waiting":
+            if self._founder or self._caught_up:
+                return "no member of the cluster any more"
+            return f"waiting to be admitted: regctl cluster add {self._config.name}"
+        if not self._caught_up and status.refused_by:
+            by, why = next(iter(sorted(status.refused_by.items())))
+            return f"{by} refuses this member: {why}"
+        if not self._caught_up and (status.leader or status.fetching):
+            return f"catching up with the cluster{f': {status.fetching}' if status.fetching else ''}"
+        # an observer is there to serve what it knows, marked with its age, when its datacenter is cut off
+        return "" if status.leader or (status.role == "observer" and self._caught_up) else "no leader is known"
 
     # Parts
 
@@ -178,6 +198,9 @@ class RegistryMember:
         watch = Watch(proposer=proposer, reads=reads, feed=feed, replies=replies)
         self._reports = Reports(proposer)
         agents = Agents(environment=self._environment, feed=feed, replies=replies, reports=self._reports)
+        backups = Backups(
+            member=config.name, environment=self._environment, proposer=proposer, feed=feed, replies=replies
+        )
         view = ClusterView(cluster=cluster, feed=feed, replies=replies)
         handlers = (
             self.rpc.handler(
@@ -202,7 +225,17 @@ class RegistryMember:
             self.rpc.handler(
                 _AGENTS, {"Poll": agents.poll, "Acknowledge": agents.acknowledge}, default_s=limits.CALL_MAX_S
             ),
-            self.rpc.handler(_CLUSTER, {"GetStatus": view.get_status}),
+            self.rpc.handler(
+                _CLUSTER,
+                {
+                    "GetStatus": view.get_status,
+                    "AddMember": view.add_member,
+                    "PromoteMember": view.promote_member,
+                    "RemoveMember": view.remove_member,
+                    "TransferLeadership": view.transfer_leadership,
+                    "Backup": backups.backup,
+                },
+            ),
         )
         self._grpc.add_generic_rpc_handlers(handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -238,7 +271,24 @@ class RegistryMember:
     # Background
 
     async def _become_ready(self) -> None:
-        """Found the cluster if nobody has, catch up once. Then nothing, for ever: tasks that end are failures."""
+        """Found the cluster if nobody has, or be admitted to one; catch up once. Then nothing, for ever: tasks that
+        end are failures."""
+        if self._founder:
+            await self._found()
+        else:
+            await self._be_admitted()
+        while not self._caught_up:
+            try:
+                await self._proposer.barrier(limits.FOUND_TIMEOUT_S)
+            except RegistryError as error:
+                log.info("waiting for a leader", reason=error.reason)
+                await asyncio.sleep(limits.READINESS_INTERVAL_S)
+            else:
+                self._caught_up = True
+        log.info("caught up", cluster_id=self.feed.registry.cluster_id, revision=self.feed.registry.revision)
+        await asyncio.Event().wait()
+
+    async def _found(self) -> None:
         while not self.feed.registry.cluster_id:
             cluster_id = os.urandom(8).hex()
             found = commands.Found(
@@ -250,16 +300,20 @@ class RegistryMember:
             except RegistryError as error:
                 log.info("waiting for a majority to found the cluster", reason=error.reason)
                 await asyncio.sleep(limits.READINESS_INTERVAL_S)  # it may have been refused at once
-        while not self._caught_up:
-            try:
-                await self._proposer.barrier(limits.FOUND_TIMEOUT_S)
-            except RegistryError as error:
-                log.info("waiting for a leader", reason=error.reason)
+
+    async def _be_admitted(self) -> None:
+        name = self._config.name
+        if self.cluster.status().role == "waiting":
+            advice = f"type: regctl cluster add {name} (or replace {name}, to take the place of a member of that name)"
+            log.info("waiting to be admitted", advice=advice)
+            while self.cluster.status().role == "waiting":
                 await asyncio.sleep(limits.READINESS_INTERVAL_S)
-            else:
-                self._caught_up = True
-        log.info("caught up", cluster_id=self.feed.registry.cluster_id, revision=self.feed.registry.revision)
-        await asyncio.Event().wait()
+            log.info("admitted", role=self.cluster.status().role)
+        elif self._config.join:
+            log.info("--join is ignored: this data directory belongs to a cluster already")
+        while not self.feed.registry.cluster_id:  # of the founding, or of a state that is fetched
+            await asyncio.sleep(limits.READINESS_INTERVAL_S)
+        self.rpc.hold(False)
 
     async def _report_health(self) -> None:
         """Health follows readiness within READINESS_INTERVAL_S."""
@@ -285,7 +339,7 @@ class RegistryMember:
     def _metrics(self) -> Response:
         return Response(HTTPStatus.OK, self.metrics.text(), CONTENT_TYPE)
 
-    def _gauges(self) -> dict[str, tuple[str, float]]:
+    def _gauges(self) -> Gauges:
         status = self.cluster.status()
         return {
             "registry_revision": ("Newest revision committed here", self.feed.registry.revision),
@@ -295,7 +349,13 @@ class RegistryMember:
             "registry_raft_term": ("Raft term", status.term),
             "registry_raft_commit_index": ("Newest log entry known to be committed", status.commit_index),
             "registry_raft_applied_index": ("Newest log entry applied", status.applied_index),
-            "registry_raft_is_leader": ("1 on the leader", status.leader == status.name),
+            "registry_raft_is_leader": ("1 on the leader", status.leader == status.id),
+            "registry_raft_is_voter": ("1 if this member votes", status.role == "voter"),
+            "registry_raft_log_entries": ("Log entries kept", status.last_index - status.first_index + 1),
+            "registry_raft_fetching": ("1 while this member fetches a state", bool(status.fetching)),
+            "registry_raft_waiting_processes": ("Processes that ask to be admitted", len(status.waiting)),
+            "registry_peer_connections_closed": ("Connections of other processes ended by this side", status.refused),
+            "registry_feature_level": ("Feature level in force", status.level),
             "registry_raft_leader_contact_seconds": ("Since the leader was heard", status.leader_contact_s),
             "registry_database_bytes": ("Size of the data directory's files", _size_bytes(self._config.data_dir)),
         }
@@ -307,7 +367,12 @@ def foundation(founding: dict[str, str]) -> str:
 
 
 def _size_bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """A generation of the database may be deleted meanwhile."""
+    total = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _said(error: OSError) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import prometheus_client as prometheus
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = prometheus.CONTENT_TYPE_PLAIN_0_0_4
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+Gauges = dict[str, tuple[str, float | Mapping[str, float]]]
 
 
 class Metrics:
@@ -44,8 +45,8 @@ class Metrics:
             count = self._counters[kind, result] = self._proposals.labels(kind, result).inc
         count()
 
-    def gauges(self, read: Callable[[], dict[str, tuple[str, float]]]) -> None:
-        """Gauges by name: (help, value), read at every scrape."""
+    def gauges(self, read: Callable[[], Gauges]) -> None:
+        """Gauges by name: (help, value), read at every scrape; a mapping is a counter by reason."""
         self._registry.register(_Gauges(read))
 
     def text(self) -> bytes:
@@ -54,11 +55,20 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    def __init__(self, read: Callable[[], dict[str, tuple[str, float]]]) -> None:
+    def __init__(self, read: Callable[[], Gauges]) -> None:
         self._read = read
 
-    def collect(self) -> list[GaugeMetricFamily]:
-        return [GaugeMetricFamily(name, text, value) for name, (text, value) in self._read().items()]
+    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
+        return [_family(name, text, value) for name, (text, value) in self._read().items()]
 
-    def describe(self) -> list[GaugeMetricFamily]:
+    def describe(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
         return []
+
+
+def _family(name: str, text: str, value: float | Mapping[str, float]) -> GaugeMetricFamily | CounterMetricFamily:
+    if not isinstance(value, Mapping):
+        return GaugeMetricFamily(name, text, value)
+    made = CounterMetricFamily(name, text, labels=["reason"])
+    for reason, count in sorted(value.items()):
+        made.add_metric([reason], count)
+    return made

@@ -22,6 +22,7 @@ from registry.server.metrics import Metrics
 Unary = Callable[[Any, float], Awaitable[Any]]  # request, timeout_s -> reply
 Parse = Callable[[bytes], Any]
 Stream = Callable[[Any], AsyncIterator[Any]]  # request -> replies, until the caller leaves
+ALWAYS_SERVED = frozenset({"GetStatus"})  # also by a process that is no member
 log = structlog.get_logger()
 
 
@@ -31,10 +32,25 @@ class Rpc:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._draining = False
+        self._holding = False
 
     def drain(self) -> None:
         """Refuse calls that arrive from now on: the member is leaving."""
         self._draining = True
+
+    def hold(self, holding: bool) -> None:
+        """Refuse calls while this process has nothing to answer them with: it is not admitted yet."""
+        self._holding = holding
+
+    def _check(self, method: str) -> None:
+        if self._draining:
+            raise shutting_down()
+        if self._holding and method not in ALWAYS_SERVED:
+            raise Unavailable(
+                Reason.NOT_ADMITTED,
+                "this process is not admitted to a cluster yet; nothing was done",
+                hint="ask a member; `regctl cluster status` there shows the command that admits this one",
+            )
 
     def handler(
         self,
@@ -67,8 +83,7 @@ class Rpc:
             started = time.perf_counter()
             code = "CANCELLED"
             try:
-                if self._draining:
-                    raise shutting_down()
+                self._check(name)
                 reply = await operation(parse(data), budget_s(context.time_remaining(), default_s))
                 code = "OK"
                 return reply
@@ -86,8 +101,7 @@ class Rpc:
             started = time.perf_counter()
             code = "CANCELLED"
             try:
-                if self._draining:
-                    raise shutting_down()
+                self._check(name)
                 async for reply in operation(parse(data)):
                     yield reply
                 code = "OK"

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from cluster.kv.api import Transaction
+from cluster.kv.api import Environment, Transaction
 from registry.core import commands, machine, outcomes
 from registry.core.model import Registry
 from registry.server.feed import Feed, PointerKey
+from registry.store import queries
 from registry.store.state import StoreState
 
 
 class RegistryStateMachine:
     """cluster.api.StateMachine. What it raises is a defect or a damaged disk, and ends the process."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, environment: Environment) -> None:
         self._feed = feed
+        self._environment = environment
         self._registry: Registry | None = None  # as of the open transaction
         self._touched: set[PointerKey] = set()
 
-    def apply(self, transaction: Transaction, command: bytes) -> bytes:
+    def apply(self, transaction: Transaction, command: bytes, level: int) -> bytes:
         state = StoreState(transaction)
         outcome = machine.apply(state, commands.decode(command))
         self._registry = state.registry()
@@ -30,4 +32,13 @@ class RegistryStateMachine:
             return
         registry, touched = self._registry, self._touched
         self._registry, self._touched = None, set()
-        self._feed.publish(registry, touched)
+        if registry.epoch != self._feed.registry.epoch:  # no generation that agents have counts any more
+            self._feed.replaced(registry)
+        else:
+            self._feed.publish(registry, touched)
+
+    def installed(self) -> None:
+        self._registry, self._touched = None, set()
+        with self._environment.snapshot() as reader:
+            registry = queries.registry(reader)
+        self._feed.replaced(registry)

@@ -26,7 +26,12 @@ if _version_not_supported:
 
 
 class ClusterServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Changing the membership is one step at a time, decided by the leader; any member passes a step on to it. A step that
+    is done is not done twice, so after UNAVAILABLE or ABORTED the same call is simply made again. `member` is a name, an
+    id, or `name/incarnation`: that means one data directory and never its successor of the same name. Errors of every
+    step: UNKNOWN_MEMBER, AMBIGUOUS_MEMBER (the name is that of two), NO_QUORUM, OUTCOME_UNKNOWN; the hint says what to
+    type next.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -39,13 +44,85 @@ class ClusterServiceStub:
                 request_serializer=registry_dot_v1_dot_cluster__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=registry_dot_v1_dot_cluster__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.AddMember = channel.unary_unary(
+                '/registry.v1.ClusterService/AddMember',
+                request_serializer=registry_dot_v1_dot_cluster__pb2.AddMemberRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+                _registered_method=True)
+        self.PromoteMember = channel.unary_unary(
+                '/registry.v1.ClusterService/PromoteMember',
+                request_serializer=registry_dot_v1_dot_cluster__pb2.PromoteMemberRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+                _registered_method=True)
+        self.RemoveMember = channel.unary_unary(
+                '/registry.v1.ClusterService/RemoveMember',
+                request_serializer=registry_dot_v1_dot_cluster__pb2.RemoveMemberRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+                _registered_method=True)
+        self.TransferLeadership = channel.unary_unary(
+                '/registry.v1.ClusterService/TransferLeadership',
+                request_serializer=registry_dot_v1_dot_cluster__pb2.TransferLeadershipRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+                _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/registry.v1.ClusterService/Backup',
+                request_serializer=registry_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_cluster__pb2.BackupResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Changing the membership is one step at a time, decided by the leader; any member passes a step on to it. A step that
+    is done is not done twice, so after UNAVAILABLE or ABORTED the same call is simply made again. `member` is a name, an
+    id, or `name/incarnation`: that means one data directory and never its successor of the same name. Errors of every
+    step: UNKNOWN_MEMBER, AMBIGUOUS_MEMBER (the name is that of two), NO_QUORUM, OUTCOME_UNKNOWN; the hint says what to
+    type next.
+    """
 
     def GetStatus(self, request, context):
         """Members, leader, term and progress, as the serving member sees them. Never waits for a quorum.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddMember(self, request, context):
+        """Admits a process that waits (registryd --join) as an observer: it fetches the state and follows the log.
+        Errors: NOT_WAITING, TOO_MANY_MEMBERS, RELEASE_TOO_OLD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteMember(self, request, context):
+        """Makes an observer that has caught up a voter.
+        Errors: NOT_CAUGHT_UP, NAME_TAKEN (another voter has this name), TOO_MANY_VOTERS, QUORUM_AT_RISK (without force).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveMember(self, request, context):
+        """Takes a member out for good: its process ends, its data directory is of no use to the cluster any more. A leader
+        hands over first. Errors: LAST_VOTER, QUORUM_AT_RISK (without force), TRANSFER_FAILED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferLeadership(self, request, context):
+        """Passes leadership to a voter. Errors: TRANSFER_REFUSED (it does not vote, or is not heard), TRANSFER_FAILED (it
+        did not take over in time, the old leader leads on).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Backup(self, request, context):
+        """Everything the cluster knows at one log index, as the bytes of a backup file, while writes go on. Any member will
+        do, an observer too. The first message says what is coming, the last one what must have come. Nothing is resumed:
+        a stream that breaks off is of no use, and another call gives a newer state.
+        Errors: NO_QUORUM (without stale), BUSY (this member gives as many backups as it can, or knows nothing yet).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -59,6 +136,31 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     request_deserializer=registry_dot_v1_dot_cluster__pb2.GetStatusRequest.FromString,
                     response_serializer=registry_dot_v1_dot_cluster__pb2.GetStatusResponse.SerializeToString,
             ),
+            'AddMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddMember,
+                    request_deserializer=registry_dot_v1_dot_cluster__pb2.AddMemberRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_cluster__pb2.MembershipResponse.SerializeToString,
+            ),
+            'PromoteMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteMember,
+                    request_deserializer=registry_dot_v1_dot_cluster__pb2.PromoteMemberRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_cluster__pb2.MembershipResponse.SerializeToString,
+            ),
+            'RemoveMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveMember,
+                    request_deserializer=registry_dot_v1_dot_cluster__pb2.RemoveMemberRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_cluster__pb2.MembershipResponse.SerializeToString,
+            ),
+            'TransferLeadership': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeadership,
+                    request_deserializer=registry_dot_v1_dot_cluster__pb2.TransferLeadershipRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_cluster__pb2.MembershipResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=registry_dot_v1_dot_cluster__pb2.BackupRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_cluster__pb2.BackupResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'registry.v1.ClusterService', rpc_method_handlers)
@@ -68,7 +170,12 @@ def add_ClusterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ClusterService:
-    """Missing associated documentation comment in .proto file."""
+    """Changing the membership is one step at a time, decided by the leader; any member passes a step on to it. A step that
+    is done is not done twice, so after UNAVAILABLE or ABORTED the same call is simply made again. `member` is a name, an
+    id, or `name/incarnation`: that means one data directory and never its successor of the same name. Errors of every
+    step: UNKNOWN_MEMBER, AMBIGUOUS_MEMBER (the name is that of two), NO_QUORUM, OUTCOME_UNKNOWN; the hint says what to
+    type next.
+    """
 
     @staticmethod
     def GetStatus(request,
@@ -87,6 +194,141 @@ class ClusterService:
             '/registry.v1.ClusterService/GetStatus',
             registry_dot_v1_dot_cluster__pb2.GetStatusRequest.SerializeToString,
             registry_dot_v1_dot_cluster__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.ClusterService/AddMember',
+            registry_dot_v1_dot_cluster__pb2.AddMemberRequest.SerializeToString,
+            registry_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.ClusterService/PromoteMember',
+            registry_dot_v1_dot_cluster__pb2.PromoteMemberRequest.SerializeToString,
+            registry_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.ClusterService/RemoveMember',
+            registry_dot_v1_dot_cluster__pb2.RemoveMemberRequest.SerializeToString,
+            registry_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeadership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.ClusterService/TransferLeadership',
+            registry_dot_v1_dot_cluster__pb2.TransferLeadershipRequest.SerializeToString,
+            registry_dot_v1_dot_cluster__pb2.MembershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/registry.v1.ClusterService/Backup',
+            registry_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
+            registry_dot_v1_dot_cluster__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,8 +55,9 @@ class ReplyInfo(_message.Message):
     leader: _builtins.str
     """API address of the leader as this member knows it; empty if none"""
     age_ms: _builtins.int
-    """stale reads only: time since this member last heard the leader"""
+    """with stale: time since the leader was last heard here, over all members between"""
     stale: _builtins.bool
+    """from this member's own state: stale reads and polls"""
     def __init__(
         self,
         *,
@@ -289,15 +290,18 @@ class Change(_message.Message):
     POINTERS_FIELD_NUMBER: _builtins.int
     PREVIOUS_STATUS_FIELD_NUMBER: _builtins.int
     STATUS_CHANGES_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     time_ms: _builtins.int
     principal: _builtins.str
     action: _builtins.str
-    """publish, switch, rollback, mark, found"""
+    """publish, switch, rollback, mark, found, restore, recover"""
     reason: _builtins.str
     request_id: _builtins.str
     previous_status: _builtins.str
     """mark"""
+    epoch: _builtins.int
+    """restore, recover: the one that begins"""
     @_builtins.property
     def workflows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -326,10 +330,11 @@ class Change(_message.Message):
         pointers: _abc.Iterable[Global___Pointer] | None = ...,
         previous_status: _builtins.str = ...,
         status_changes: _abc.Iterable[Global___StatusChange] | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "pointers", b"pointers", "previous_status", b"previous_status", "principal", b"principal", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "status_changes", b"status_changes", "time_ms", b"time_ms", "version", b"version", "workflows", b"workflows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "epoch", b"epoch", "pointers", b"pointers", "previous_status", b"previous_status", "principal", b"principal", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "status_changes", b"status_changes", "time_ms", b"time_ms", "version", b"version", "workflows", b"workflows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -66,7 +66,7 @@ class Peer:
     @property
     def leads(self) -> bool:
         status = self.member.cluster.status()
-        return status.leader == status.name
+        return status.leader == status.id
 
     async def publish(self, workflow: str, content: bytes, **fields: Any) -> registry_pb2.PublishResponse:
         reply: registry_pb2.PublishResponse = await self.registry.Publish(

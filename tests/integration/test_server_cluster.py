@@ -81,7 +81,7 @@ async def test_status_shows_every_member(three: list[Peer]) -> None:
     for peer in three:
         status = await peer.cluster.GetStatus(cluster_pb2.GetStatusRequest(), timeout=RPC_S)
         assert {member.name: member.address for member in status.members} == addresses
-        assert sorted(member.role for member in status.members) == ["follower", "follower", "leader"]
+        assert sorted(member.role for member in status.members) == ["leader", "voter", "voter"]
         assert all(member.alive for member in status.members)
 
 
@@ -115,7 +115,11 @@ async def test_a_member_alone_of_three_says_no_quorum(tmp_path: Path) -> None:
         assert (await failed(alone.registry.GetPointer(read, timeout=0.5))).reason == "WORKFLOW_NOT_FOUND"
         status = await alone.cluster.GetStatus(cluster_pb2.GetStatusRequest(), timeout=RPC_S)
         assert (status.leader_name, status.info.leader) == ("", "")
-        assert sorted(member.role for member in status.members) == ["follower", "unreachable", "unreachable"]
+        assert [(member.role, member.alive) for member in status.members] == [
+            ("voter", True),
+            ("voter", False),
+            ("voter", False),
+        ]
 
 
 async def test_without_a_majority_a_taken_write_is_unknown_and_stale_reads_show_their_age(tmp_path: Path) -> None:

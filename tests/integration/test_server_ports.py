@@ -31,6 +31,7 @@ async def test_probes_and_metrics(peer: Peer) -> None:
     assert (await answer(http, get("/readyz?verbose"))).endswith(b"\r\n\r\nready\n")
     await peer.publish("ports/metrics", b"{}")
     text = (await answer(http, get("/metrics"))).decode()
+    assert 'registry_peer_connections_closed_total{reason="tls"} 0.0' in text
     for line in (
         'registry_call_seconds_count{code="OK",method="Publish"} 1.0',
         'registry_proposals_total{kind="publish",result="done"} 1.0',

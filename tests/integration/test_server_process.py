@@ -19,11 +19,19 @@ import pytest
 from click.testing import CliRunner
 
 from cluster import journal
+from cluster.configuration import NOBODY
 from cluster.kv.lmdb_env import LmdbEnvironment
 from registry.server.main import EXIT_FAILED, EXIT_START, EXIT_USAGE, main
 from registry.store import tables
-from registry.v1 import agent_pb2, agent_pb2_grpc, registry_pb2, registry_pb2_grpc
-from tests.integration.server_kit import RPC_S, free_port
+from registry.v1 import (
+    agent_pb2,
+    agent_pb2_grpc,
+    cluster_pb2,
+    cluster_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
+from tests.integration.server_kit import RPC_S, answer, failed, free_port, get
 
 ENDS_S = 20.0
 
@@ -143,6 +151,52 @@ async def test_the_data_directory_of_another_member_is_refused(tmp_path: Path) -
     assert said.count("\n") == 1
 
 
+async def test_a_process_that_waits_to_be_admitted_says_what_to_type_and_founds_nothing(tmp_path: Path) -> None:
+    async with daemon(tmp_path, join="127.0.0.1:1") as waiting:
+        started = await waiting.until("started")
+        assert started["id"].startswith("n1/")
+        assert "regctl cluster add n1" in (await waiting.until("waiting to be admitted"))["advice"]
+        ready = await answer(started["http"], get("/readyz"))
+        assert ready.endswith(b"not ready: waiting to be admitted: regctl cluster add n1\n")
+        async with calls(started["api"]) as (registry, _):
+            error = await failed(registry.GetPointer(registry_pb2.GetPointerRequest(workflow="a/b", stale=True)))
+            assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_ADMITTED")
+        async with grpc.aio.insecure_channel(started["api"]) as channel:
+            stub: Any = cluster_pb2_grpc.ClusterServiceStub(channel)  # type: ignore[no-untyped-call]
+            status = await stub.GetStatus(cluster_pb2.GetStatusRequest(), timeout=RPC_S)
+        assert (status.role, status.leader_id, list(status.waiting)) == ("waiting", "", [])
+        waiting.process.send_signal(signal.SIGTERM)
+        assert await waiting.ended() == 0
+
+
+async def test_flags_that_contradict_each_other_or_the_directory_are_refused(tmp_path: Path) -> None:
+    code, said = await refused(tmp_path / "both", join="127.0.0.1:1", cluster="n1=127.0.0.1:2,n2=127.0.0.1:3")
+    assert (code, "give one of them" in said) == (EXIT_USAGE, True)
+    new = tmp_path / "new"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "registry.server.main", *flags(new), "--observer"), stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await asyncio.wait_for(process.communicate(), ENDS_S)
+    assert (process.returncode, b"add --join HOST:PORT" in err) == (EXIT_USAGE, True)
+    assert not (new / "member.json").exists()
+
+
+async def test_a_state_that_differs_from_the_others_is_not_served_again(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as started:
+        await started.until("ready")
+        started.process.terminate()
+        assert await started.ended() == 0
+    environment = LmdbEnvironment(tmp_path / "db", (*tables.TABLES, *journal.TABLES))
+    environment.transaction()
+    journal.Journal(environment, NOBODY).set_diverged(7)
+    environment.commit()
+    environment.close()
+    code, said = await refused(tmp_path)
+    assert code == EXIT_USAGE
+    assert "regctl cluster replace n1" in said
+    assert said.count("\n") == 1
+
+
 def small_disk() -> None:
     """A file that may not grow fails the same write that a full disk fails."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 1024 * 1024, 3 * 1024 * 1024))
@@ -188,9 +242,9 @@ async def test_a_member_whose_log_cannot_be_written_serves_and_stops_when_its_di
     )
     try:
         async with calls(address) as (registry, _):
-            with pytest.raises(grpc.aio.AioRpcError):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await fill(registry, acknowledged)
-        assert acknowledged
+        assert acknowledged, refused.value
         assert await asyncio.wait_for(process.wait(), ENDS_S) == EXIT_FAILED
     finally:
         if process.returncode is None:

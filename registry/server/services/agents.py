@@ -82,7 +82,8 @@ class Agents:
                     pointer = rows.pointer(workflow, name)
                     if pointer and (registry.epoch, pointer.generation) > (epoch, generation):
                         instructions.append(_instruction(rows, pointer))
-        return agent_pb2.PollResponse(info=self._replies.info(registry.revision), instructions=instructions)
+        info = self._replies.info(registry.revision, stale=True)
+        return agent_pb2.PollResponse(info=info, instructions=instructions)
 
 
 def _instruction(rows: Rows, pointer: Pointer) -> agent_pb2.Instruction:

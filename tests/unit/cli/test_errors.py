@@ -99,6 +99,8 @@ def test_interruptions_and_refusals_of_the_user(capsys):
         ["versions", "a/b", "--timeout", "0"],
         ["versions", "a/b", "--tls-ca", "no-such-file"],
         ["dev", "--nodes", "0"],
+        ["cluster", "remove", "n3"],
+        ["cluster", "add"],
     ],
 )
 def test_wrong_usage_is_2_and_says_what_to_do(arguments, capsys):
@@ -127,6 +129,11 @@ def test_wrong_usage_as_json(capsys):
         ["switch", "a/b@1", "--reason", "x"],
         ["rollback", "a/b", "--reason", "x", "--yes"],
         ["cluster", "status"],
+        ["cluster", "add", "n4"],
+        ["cluster", "promote", "n4"],
+        ["cluster", "remove", "n4", "--yes"],
+        ["cluster", "replace", "n4"],
+        ["cluster", "transfer"],
         ["watch"],
     ],
 )
@@ -149,3 +156,9 @@ def test_options_of_the_group_are_options_of_the_command(capsys, monkeypatch):
 def test_help_has_examples(command, capsys):
     assert run([command, "--help"]) == 0
     assert f"  regctl {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["status", "add", "promote", "remove", "replace", "transfer"])
+def test_help_about_the_cluster_has_examples(command, capsys):
+    assert run(["cluster", command, "--help"]) == 0
+    assert f"  regctl cluster {command}" in capsys.readouterr().out

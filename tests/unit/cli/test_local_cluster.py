@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import msgspec
 import pytest
 
 from registry.cli.local_cluster import FREE_PORTS, LocalCluster, LocalClusterError
@@ -52,3 +53,29 @@ async def test_a_port_in_use_is_named(tmp_path):
         with pytest.raises(LocalClusterError, match=f"port {cluster['n1'].ports.http} of member n1 is in use"):
             await cluster.start()
     assert not cluster["n1"].running
+
+
+async def test_nobody_joins_a_cluster_that_does_not_run(tmp_path):
+    cluster = LocalCluster(tmp_path, 1)
+    with pytest.raises(LocalClusterError, match="no member runs that could admit n2"):
+        cluster.join("n2")
+    assert list(LocalCluster(tmp_path).members) == ["n1"]
+
+
+def test_a_member_that_joined_is_no_founder(tmp_path):
+    """Nor does a replaced founder change what the others were founded as."""
+    first = LocalCluster(tmp_path, 2)
+    remembered = msgspec.json.decode((tmp_path / "dev.json").read_bytes())
+    remembered["members"][1]["join"] = "127.0.0.1:1"
+    remembered["members"].append(
+        {"name": "n3", "api": 1, "peer": 2, "http": 3, "founder": False, "join": "127.0.0.1:1", "observer": True}
+    )
+    (tmp_path / "dev.json").write_bytes(msgspec.json.encode(remembered))
+    again = LocalCluster(tmp_path, 2)
+    assert [(each.ports.founder, bool(each.ports.join)) for each in again.members.values()] == [
+        (True, False),
+        (True, True),
+        (False, True),
+    ]
+    assert again.endpoints[:2] == first.endpoints
+    assert again.founding == f"n1=127.0.0.1:{first['n1'].ports.peer},n2=127.0.0.1:{first['n2'].ports.peer}"

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from registry.cli import tables, views
-from registry.client import AgentRow, ClusterStatus, MemberStatus, Published, ReplyInfo, WorkflowSummary
+from registry.client import AgentRow, ClusterStatus, MemberStatus, Published, ReplyInfo, WaitingMember, WorkflowSummary
 from registry.core.model import Change, Pointer, StatusChange, Version
 from registry.core.outcomes import Switched
 
@@ -98,8 +98,9 @@ def test_status_has_the_promised_fields():
 
 def a_status() -> ClusterStatus:
     member = MemberStatus(
+        id="registry-eu-central-1a",
         name="registry-eu-central-1a",
-        role="unreachable",
+        role="observer",
         address="registry-eu-central-1a.internal.example.com:7400",
         peer_address="10.0.0.1:7401",
         datacenter="eu-central-1",
@@ -108,7 +109,40 @@ def a_status() -> ClusterStatus:
         lag=1_234,
     )
     info = ReplyInfo(revision=9, served_by="n1", cluster_id="c1", epoch=1, leader="")
-    return ClusterStatus(info=info, leader="n1", term=3, commit_index=9, members=(member,), version="0.1.0")
+    process = WaitingMember(
+        id="registry-eu-central-1b/0123456789abcdef",
+        name="registry-eu-central-1b",
+        role="voter",
+        address="",
+        peer_address="registry-eu-central-1b.internal.example.com:7401",
+        datacenter="eu-central-1",
+        alive=True,
+        feature_level=1,
+        command="regctl cluster add registry-eu-central-1b",
+    )
+    return ClusterStatus(
+        info=info,
+        leader="n1",
+        term=3,
+        commit_index=9,
+        members=(member,),
+        version="0.1.0",
+        waiting=(process,),
+        fetching="12 of 90 MiB from n2",
+    )
+
+
+def test_status_ends_with_who_waits_and_what_should_worry():
+    said = " ".join(rendered(tables.status(a_status()), width=100).split())
+    assert "admit it: regctl cluster add registry-eu-central-1b" in said
+    assert "n1 fetches: 12 of 90 MiB from n2" in said
+    assert "warning: registry-eu-central-1a is not heard" in said
+    assert "cluster c1, term 3, revision 9" in said
+
+
+def test_a_step_of_membership_says_who_votes_now():
+    made = views.membership("n4/aa", "voter", a_status(), ["noted"])
+    assert made == {"id": "n4/aa", "name": "n4", "role": "voter", "voters": 0, "may_fail": 0, "notes": ["noted"]}
 
 
 def an_agent() -> AgentRow:
@@ -146,7 +180,7 @@ TABLES = {
     ),
     "history": lambda: tables.history([ROLLBACK], NAME),
     "agents": lambda: tables.agents([an_agent()]),
-    "members": lambda: tables.members(a_status()),
+    "status": lambda: tables.status(a_status()),
     "version": lambda: tables.version(a_version()),
     "pointer": lambda: tables.pointer(a_pointer()),
 }

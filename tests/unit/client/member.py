@@ -178,7 +178,7 @@ class Member:
 
     def _do_getstatus(self, request: cluster_pb2.GetStatusRequest) -> cluster_pb2.GetStatusResponse:
         members = [
-            cluster_pb2.MemberStatus(name=f"n{number}", address=address, alive=True, role="follower")
+            cluster_pb2.MemberStatus(name=f"n{number}", address=address, alive=True, role="voter")
             for number, address in enumerate(self.addresses, 1)
         ]
         return cluster_pb2.GetStatusResponse(info=self.info(), members=members, term=1)

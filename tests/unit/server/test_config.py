@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cluster import limits as limits_of_the_cluster
 from registry.core import limits
 from registry.server.config import Address, ConfigError, build, parse_address, parse_cluster, read_toml
 
@@ -65,12 +66,30 @@ def test_a_founding_cluster_names_every_member() -> None:
         ({"content_limit": 0}, "--content-limit"),
         ({"content_limit": limits.CONTENT_BYTES_CEILING + 1}, "--content-limit"),
         ({"datacenter": "a b"}, "--datacenter"),
+        ({"cluster": CLUSTER, "join": "127.0.0.1:7411"}, "give one of them"),
+        ({"cluster": CLUSTER, "observer": True}, "--observer goes with --join"),
+        ({"cluster": CLUSTER, "peer_advertise": "127.0.0.1:7499"}, "leave it out to start a member that has moved"),
+        ({"join": "127.0.0.1"}, "--join: expected HOST:PORT"),
+        ({"timing": "moon"}, "local or wide"),
+        ({"catch_up_rate": 0}, "--catch-up-rate"),
     ],
 )
 def test_what_cannot_work_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(**options(**changes))
     assert says in str(caught.value)
+
+
+def test_who_joins_names_members_and_may_want_to_observe() -> None:
+    config = build(**options(join="127.0.0.1:7411, 127.0.0.1:7421,127.0.0.1:7411", observer=True))
+    assert config.join == ("127.0.0.1:7411", "127.0.0.1:7421")
+    assert (config.observer, dict(config.founding)) == (True, {})
+    assert build(**options()).join == ()
+
+
+def test_timing_is_one_of_two_profiles() -> None:
+    assert build(**options()).timing is limits_of_the_cluster.LOCAL
+    assert build(**options(timing="wide", catch_up_rate=5)).timing is limits_of_the_cluster.WIDE_AREA
 
 
 def test_every_interface_needs_an_address_to_advertise() -> None:

@@ -44,6 +44,17 @@ async def test_a_revision_wakes_those_who_wait_for_it_or_an_earlier_one() -> Non
     assert await nine
 
 
+async def test_a_replaced_state_wakes_every_poll_and_the_revisions_it_has() -> None:
+    feed = Feed(Registry(revision=5))
+    polls = [await waiting(feed.pointers([key], LONG_S)) for key in (ACTIVE, ("a/c", "active"))]
+    seven, nine = [await waiting(feed.revision(revision, LONG_S)) for revision in (7, 9)]
+    feed.replaced(Registry(revision=8, cluster_id="c1"))
+    assert await asyncio.gather(*polls, seven) == [True, True, True]
+    assert feed.registry.cluster_id == "c1"
+    assert not nine.done()
+    nine.cancel()
+
+
 async def test_a_wait_ends_in_time_and_leaves_nothing_behind() -> None:
     feed = Feed(Registry())
     assert await feed.pointers([ACTIVE], 0.0) is False

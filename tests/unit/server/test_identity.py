@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.kv.lmdb_env import LmdbEnvironment
 from registry.server.identity import DATABASE, FILE, DataDirectory, Identity, IdentityError
 
 FOUNDING = {"n1": "127.0.0.1:7401", "n2": "127.0.0.1:7411"}
@@ -16,10 +17,19 @@ def identify(
     founding: dict[str, str] | None = None,
     peer: str = "127.0.0.1:7401",
     incarnation: str = "abc",
+    joins: bool = False,
+    observer: bool = False,
 ) -> Identity:
     directory = DataDirectory(path)
     try:
-        return directory.identify(name=name, founding=founding or {}, own_peer_address=peer, incarnation=incarnation)
+        return directory.identify(
+            name=name,
+            founding=founding or {},
+            own_peer_address=peer,
+            incarnation=incarnation,
+            joins=joins,
+            observer=observer,
+        )
     finally:
         directory.close()
 
@@ -36,20 +46,66 @@ def test_without_a_cluster_it_founds_one_of_one_whose_peer_address_may_move(tmp_
     assert identify(tmp_path, peer="127.0.0.1:9").founding == {"n1": "127.0.0.1:9"}
 
 
-@pytest.mark.parametrize("lost", ["gone", "empty"])
+@pytest.mark.parametrize("lost", ["all", "generation", "contents"])
 def test_who_has_lost_the_database_is_not_who_made_its_promises(tmp_path: Path, lost: str) -> None:
     first = identify(tmp_path, founding=FOUNDING)
     database = tmp_path / DATABASE
-    database.mkdir()
-    (database / "data.mdb").write_bytes(b"pages")
+    environment = LmdbEnvironment(database, ["rows"])
+    environment.replace(environment.incoming())
+    environment.close()
     assert identify(tmp_path, incarnation="def") == first
-    (database / "data.mdb").write_bytes(b"")
-    if lost == "gone":
+    if lost == "all":
         shutil.rmtree(database)
+    elif lost == "generation":
+        shutil.rmtree(database / "2")
+    else:
+        (database / "2" / "data.mdb").write_bytes(b"")
     assert identify(tmp_path, incarnation="def") == Identity(name="n1", incarnation="def", founding=FOUNDING)
-    (tmp_path / DATABASE).mkdir(exist_ok=True)
-    (database / "data.mdb").write_bytes(b"pages")
+    LmdbEnvironment(database, ["rows"]).close()
     assert identify(tmp_path).incarnation == "def"
+
+
+def test_a_damaged_database_is_not_taken_for_a_lost_one(tmp_path: Path) -> None:
+    first = identify(tmp_path, founding=FOUNDING)
+    LmdbEnvironment(tmp_path / DATABASE, ["rows"]).close()
+    (tmp_path / DATABASE / "CURRENT").write_bytes(b"\xff")
+    assert identify(tmp_path, incarnation="def") == first
+
+
+def test_who_joins_has_founded_nothing_and_its_id_names_its_directory(tmp_path: Path) -> None:
+    first = identify(tmp_path, name="n4", joins=True)
+    assert (first.founding, first.joined, first.id) == ({}, True, "n4/abc")
+    LmdbEnvironment(tmp_path / DATABASE, ["rows"]).close()
+    for joins in (True, False):
+        assert identify(tmp_path, name="n4", incarnation="def", joins=joins) == first
+    with pytest.raises(IdentityError, match="joined a cluster"):
+        identify(tmp_path, name="n4", founding={"n4": "127.0.0.1:1"})
+    assert identify(tmp_path / "founder", founding=FOUNDING).id == "n1"
+
+
+def test_a_founder_with_its_data_stays_one_whatever_it_is_told_to_join(tmp_path: Path) -> None:
+    first = identify(tmp_path, founding=FOUNDING)
+    LmdbEnvironment(tmp_path / DATABASE, ["rows"]).close()
+    assert identify(tmp_path, joins=True) == first
+
+
+def test_who_has_lost_the_database_comes_back_as_a_new_member(tmp_path: Path) -> None:
+    identify(tmp_path / "founder", founding=FOUNDING)
+    again = identify(tmp_path / "founder", joins=True, incarnation="def")
+    assert (again.joined, again.founding, again.id) == (True, {}, "n1/def")
+    identify(tmp_path / "joined", joins=True)
+    with pytest.raises(IdentityError, match="regctl cluster replace n1"):
+        identify(tmp_path / "joined", incarnation="def")
+    assert identify(tmp_path / "joined", joins=True, incarnation="def").id == "n1/def"
+
+
+def test_only_who_joins_or_has_joined_observes(tmp_path: Path) -> None:
+    with pytest.raises(IdentityError, match="founders vote"):
+        identify(tmp_path / "new", observer=True)
+    assert not (tmp_path / "new" / FILE).exists()
+    identify(tmp_path / "joined", joins=True, observer=True)
+    LmdbEnvironment(tmp_path / "joined" / DATABASE, ["rows"]).close()
+    assert identify(tmp_path / "joined", observer=True).joined
 
 
 def test_another_members_directory_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import asyncio
+
+from cluster.kv.memory_env import MemoryEnvironment
+from registry.core import commands, request_ids
+from registry.core.limits import FEATURE_LEVEL
+from registry.core.model import Registry
+from registry.server.feed import Feed
+from registry.server.state_machine import RegistryStateMachine
+from registry.store import queries, tables
+
+FOUND = commands.encode(commands.Found(request_id=request_ids.make(1, bytes(10)), time_ms=1, cluster_id="c1"))
+BEGIN_EPOCH = commands.encode(
+    commands.BeginEpoch(
+        request_id=request_ids.make(2, bytes(10)), time_ms=2, principal="ada", cause="recover", reason="all was lost"
+    )
+)
+
+
+def founded() -> MemoryEnvironment:
+    environment = MemoryEnvironment(tables.TABLES)
+    RegistryStateMachine(Feed(Registry()), environment).apply(environment.transaction(), FOUND, FEATURE_LEVEL)
+    environment.commit()
+    return environment
+
+
+def test_what_was_applied_is_told_once_it_is_committed() -> None:
+    environment, feed = MemoryEnvironment(tables.TABLES), Feed(Registry())
+    machine = RegistryStateMachine(feed, environment)
+    machine.apply(environment.transaction(), FOUND, FEATURE_LEVEL)
+    assert feed.registry.revision == 0
+    environment.commit()
+    machine.committed()
+    assert (feed.registry.revision, feed.registry.cluster_id) == (1, "c1")
+
+
+async def test_an_installed_state_wakes_polls_and_watches_and_forgets_what_was_open() -> None:
+    environment, feed = founded(), Feed(Registry())
+    machine = RegistryStateMachine(feed, environment)
+    poll = asyncio.create_task(feed.pointers([("a/b", "active")], 60.0))
+    watch = asyncio.create_task(feed.revision(1, 60.0))
+    await asyncio.sleep(0)
+    machine.installed()
+    assert await asyncio.gather(poll, watch) == [True, True]
+    with environment.snapshot() as reader:
+        assert feed.registry == queries.registry(reader)
+
+
+async def test_a_new_epoch_wakes_every_poll() -> None:
+    """No pointer moved, and yet what agents have does not count any more."""
+    environment = founded()
+    with environment.snapshot() as reader:
+        feed = Feed(queries.registry(reader))
+    machine = RegistryStateMachine(feed, environment)
+    poll = asyncio.create_task(feed.pointers([("a/b", "active")], 60.0))
+    await asyncio.sleep(0)
+    machine.apply(environment.transaction(), BEGIN_EPOCH, FEATURE_LEVEL)
+    environment.commit()
+    machine.committed()
+    assert await poll
+    assert feed.registry.epoch == 2
