@@ -16,6 +16,7 @@ from typing import Any
 
 import lmdb
 
+from cluster.configuration import founding
 from cluster.journal import TABLES
 from cluster.kv.lmdb_env import LmdbEnvironment
 from cluster.member import Member, MemberConfig
@@ -54,7 +55,14 @@ async def serve(member: Member, reader: asyncio.StreamReader, writer: asyncio.St
 
 async def main(name: str, port: str, directory: str, *voters: str) -> None:
     addresses = dict(voter.split("=") for voter in voters)
-    config = MemberConfig(name, addresses[name], addresses, "foundation", f"of {name}")
+    config = MemberConfig(
+        id=name,
+        name=name,
+        incarnation=f"of {name}",
+        listen=addresses[name],
+        peer_address=addresses[name],
+        founding=founding("order", addresses),
+    )
     member = Member(config, environment(Path(directory)), Log())
     await member.start()
     await asyncio.start_server(lambda reader, writer: serve(member, reader, writer), "127.0.0.1", int(port))
