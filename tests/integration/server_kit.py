@@ -32,6 +32,12 @@ WAIT_S = 20.0
 RPC_S = 10.0
 
 
+def small_disk(size_bytes: int) -> tuple[str, ...]:
+    """What starts a command whose files may not grow past this: the same writes fail as on a full disk. Through a
+    shell, since a function to run in the child would make it fork, and gRPC's threads do not survive that."""
+    return ("sh", "-c", f'ulimit -f {size_bytes // 512}; exec "$@"', "sh")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

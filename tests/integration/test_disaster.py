@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import pty
-import resource
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,8 +21,10 @@ from registry.agent import Agent, AgentConfig, ClientApi, FollowSpec
 from registry.agent import limits as agent_limits
 from registry.cli.local_cluster import LocalCluster, LocalMember, Ports, _free_ports
 from registry.client import Client
+from registry.client import limits as client_limits
 from registry.core.errors import Unavailable
 from registry.server.main import EXIT_REMOVED, EXIT_USAGE
+from tests.integration.server_kit import small_disk
 
 REGCTL = (sys.executable, "-m", "registry.cli.main")
 REGISTRYD = (sys.executable, "-m", "registry.server.main")
@@ -38,14 +39,13 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def said(*command: object, before: Callable[[], None] | None = None) -> tuple[int, str, str]:
+async def said(*command: object) -> tuple[int, str, str]:
     """Exit code, stdout, stderr."""
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        preexec_fn=before,
     )
     out, err = await asyncio.wait_for(process.communicate(), WAIT_S)
     assert process.returncode is not None
@@ -201,13 +201,11 @@ async def test_any_member_gives_a_backup_once_it_knows_something(tmp_path: Path)
 
 
 async def test_a_full_disk_leaves_no_file_and_no_directory(tmp_path: Path) -> None:
-    def small() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
+    small = small_disk(100 * 1024)
     async with LocalCluster(tmp_path / "c", 1) as cluster, Client(cluster.endpoints) as client:
         await client.publish(NAME, os.urandom(300_000), kind="binary")
         command = (*REGCTL, "cluster", "backup", tmp_path / "file", "--endpoints", *cluster.endpoints)
-        code, _, err = await said(*command, before=small)
+        code, _, err = await said(*small, *command)
         assert code == 1
         assert "cannot write" in err
         assert "nothing was kept of it" in err
@@ -215,7 +213,7 @@ async def test_a_full_disk_leaves_no_file_and_no_directory(tmp_path: Path) -> No
         await back_up(tmp_path / "file", cluster.endpoints)
     target = tmp_path / "target"
     command = (*REGISTRYD, "restore", tmp_path / "file", "--data-dir", target, "--name", "n1")
-    code, _, err = await said(*command, before=small)
+    code, _, err = await said(*small, *command)
     assert code == EXIT_USAGE
     assert "is as it was: make room" in err
     assert not target.exists()
@@ -307,6 +305,7 @@ async def test_an_agent_notices_a_restore_and_runs_what_the_backup_says(
 ) -> None:
     monkeypatch.setattr(agent_limits, "POLL_WAIT_S", 1.0)
     monkeypatch.setattr(agent_limits, "POLL_SLACK_S", 1.0)
+    monkeypatch.setattr(client_limits, "POLL_GRACE_S", 0.3)  # shorter than the slack, as in production
     path = tmp_path / "shown"
     config = AgentConfig(name="edge-1", state_dir=tmp_path / "edge", follows=(FollowSpec(NAME, "active", path),))
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from registry.v1 import (
     registry_pb2,
     registry_pb2_grpc,
 )
-from tests.integration.server_kit import RPC_S, answer, failed, free_port, get
+from tests.integration.server_kit import RPC_S, answer, failed, free_port, get, small_disk
 
 ENDS_S = 20.0
 
@@ -69,11 +68,11 @@ def flags(path: Path, **changes: str) -> list[str]:
 
 
 @asynccontextmanager
-async def daemon(path: Path, before: Callable[[], None] | None = None, **changes: str) -> AsyncIterator[Daemon]:
+async def daemon(path: Path, prefix: tuple[str, ...] = (), **changes: str) -> AsyncIterator[Daemon]:
     process = await asyncio.create_subprocess_exec(
+        *prefix,
         *(sys.executable, "-m", "registry.server.main", *flags(path, **changes)),
         stderr=asyncio.subprocess.PIPE,
-        preexec_fn=before,
         limit=2**20,
     )
     try:
@@ -197,13 +196,11 @@ async def test_a_state_that_differs_from_the_others_is_not_served_again(tmp_path
     assert said.count("\n") == 1
 
 
-def small_disk() -> None:
-    """A file that may not grow fails the same write that a full disk fails."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 1024 * 1024, 3 * 1024 * 1024))
+DISK = small_disk(3 * 1024 * 1024)
 
 
 async def fill(registry: Any, acknowledged: list[bytes]) -> None:
-    """Publish more than small_disk takes."""
+    """Publish more than DISK takes."""
     for number in range(100):
         content = random.Random(number).randbytes(200_000)
         request = registry_pb2.PublishRequest(workflow="full/disk", content=content, kind="binary")
@@ -213,7 +210,7 @@ async def fill(registry: Any, acknowledged: list[bytes]) -> None:
 
 async def test_a_disk_that_is_full_stops_the_member_and_loses_nothing_acknowledged(tmp_path: Path) -> None:
     acknowledged: list[bytes] = []
-    async with daemon(tmp_path, small_disk) as full:
+    async with daemon(tmp_path, DISK) as full:
         address = (await full.until("started"))["api"]
         await full.until("ready")
         async with calls(address) as (registry, _):
@@ -237,8 +234,8 @@ async def test_a_member_whose_log_cannot_be_written_serves_and_stops_when_its_di
     acknowledged: list[bytes] = []
     process = await asyncio.create_subprocess_exec(
         *("sh", "-c", 'exec "$@" 2>/dev/full', "sh"),
+        *DISK,
         *(sys.executable, "-m", "registry.server.main", *flags(tmp_path, listen=address)),
-        preexec_fn=small_disk,
     )
     try:
         async with calls(address) as (registry, _):
