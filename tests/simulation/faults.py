@@ -187,7 +187,12 @@ def admit(world: World) -> None:
     if waiting and world.rng.random() < 0.5:
         world.clients.change(at, membership.Add(world.rng.choice(waiting)))
     elif observers and len(configuration.voters) < MOST_VOTERS:
-        world.clients.change(at, membership.Promote(world.rng.choice(observers), force=world.rng.random() < 0.2))
+        world.clients.change(at, membership.Promote(world.rng.choice(observers), force=_risk(world, 0.2)))
+
+
+def _risk(world: World, chance: float) -> bool:
+    """A forced change may stop all writes for good where a disk is lost: nobody is to blame then."""
+    return world.rng.random() < chance and not world.lost
 
 
 def remove(world: World) -> None:
@@ -198,7 +203,7 @@ def remove(world: World) -> None:
     ids = sorted(world.live[at].replica.configuration.ids)
     lost = [id for id in ids if id in world.gone]
     if lost or len(ids) > 3:
-        world.clients.change(at, membership.Remove(world.rng.choice(lost or ids), force=world.rng.random() < 0.1))
+        world.clients.change(at, membership.Remove(world.rng.choice(lost or ids), force=_risk(world, 0.1)))
 
 
 def transfer(world: World) -> None:
@@ -212,12 +217,15 @@ def lose_disk(world: World) -> None:
     name = world.rng.choice(world.present())
     if set(world.present()) - world.live.keys():
         return  # who is down may know another configuration
+    if any(process.is_asked_to_change() for process in world.live.values()):
+        return  # forced, perhaps, although this disk would be missed then
     journals = [process.replica.journal for process in world.live.values()]
     for configuration in [each for one in journals for each in (one.configuration, one.applied_configuration)]:
         voters = configuration.voters | {name}
         if 2 * len(voters & (world.gone | {name})) >= len(voters):
             return
     world.note(f"the disk of {name} is lost")
+    world.lost.add(name)
     world.end(name)
 
 

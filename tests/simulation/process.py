@@ -174,6 +174,10 @@ class Process:
             self.put(partial(self.replica.introduce, Candidate(record, hello.level)))
         return refusal
 
+    def is_asked_to_change(self) -> bool:
+        """Whether a change of the members waits here, or was asked for here and is on its way."""
+        return bool(self.replica._proposals.changes) or any(call.startswith("change") for call in self.calls)
+
     def refuses(self, peer: str) -> bool:
         """Whether it knows that the peer was removed."""
         return self.replica.reachable.is_removed(peer, incarnation_of(peer))

@@ -88,6 +88,7 @@ class World:
         self.names = list(self.founders)  # of every process there ever was: ids
         self.disks = {name: setting.disk() for name in self.names}
         self.levels = dict.fromkeys(self.names, 1)  # the highest feature level that its release can apply
+        self.lost: set[str] = set()  # their disks are
         self.gone: set[str] = set()  # removed, or their disk is lost: they never come back
         self.live: dict[str, Host] = {}
         seams.use_clock(lambda: self.now_s + self.engine_clock_ahead_s)
