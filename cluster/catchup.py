@@ -1,11 +1,8 @@
-"""How a member gets what the log of the others no longer has, and how observers follow. Sans I/O.
+"""How a member gets what the log of the others no longer has. Sans I/O.
 
 A state is fetched in chunks that the receiver asks for one by one, from any member that has it, into an environment
 beside its own; only a complete and verified one is installed (`Replica.install`), in one step. A lost answer is asked
 for again; a source that falls silent or has let go of its snapshot is left, and another one is asked, from the start.
-
-An observer is in no majority. It asks one member (the source) for committed entries behind its own commit index, and
-asks again when it has them; the source answers when it has applied more. Sources may be observers themselves.
 """
 
 from __future__ import annotations
