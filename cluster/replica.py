@@ -274,7 +274,7 @@ class Replica:
             timer = self._guard.next_campaign()
         due = min(timer, self._report_at, self._proposals.next_wakeup(), self._giver.next_wakeup())
         due = min(due, self.fetcher.next_wakeup(), self._tails.next_wakeup(), self.governor.next_wakeup())
-        if self.tails:
+        if self.tails and not self.fetcher.wanted:  # as in _catch_up: what is not looked at must not be due
             due = min(due, self.source.next_wakeup())
         if self._retry_at > now and (self._proposals.waiting or self._reads.waiting):
             due = min(due, self._retry_at)

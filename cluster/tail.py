@@ -124,11 +124,13 @@ class Source:
         self._left[peer] = self._now() + TAIL_AGE_S
 
     def _choose(self, configuration: Configuration, connected: set[str]) -> str | None:
-        """A preferred one, else a voter, of this datacenter if there is one; the ones just left come last."""
+        """A preferred one, else a voter, of this datacenter if there is one; the ones just left come last. Another
+        observer only where nobody better is connected: all voters that this member knows of may be gone by now."""
         now = self._now()
         self._left = {peer: until for peer, until in self._left.items() if until > now}
         ranked = sorted(
             (
+                record.role != "voter" and record.peer_address not in self._preferred,
                 record.id in self._left,
                 record.peer_address not in self._preferred,
                 record.datacenter != self._datacenter,
@@ -136,8 +138,6 @@ class Source:
                 record.id,
             )
             for record in configuration.members
-            if record.id != self._id
-            and record.id in connected
-            and (record.role == "voter" or record.peer_address in self._preferred)
+            if record.id != self._id and record.id in connected
         )
         return ranked[0][-1] if ranked else None

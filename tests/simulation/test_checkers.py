@@ -154,7 +154,7 @@ def test_a_broken_promise_is_caught(promise: str, broken: dict[str, Any]) -> Non
 
 
 def test_a_disk_that_loses_what_it_synced_is_caught() -> None:
-    caught = [seed for seed in range(10) if violation(seed, disk=Forgetful)]
+    caught = [seed for seed in range(16) if violation(seed, disk=Forgetful)]
     assert len(caught) >= 5
 
 

@@ -201,7 +201,7 @@ def test_an_observer_is_a_source_too_and_passes_the_age_on() -> None:
     assert tailed(bench.tick(("d", m.Tail(2)), after_s=0.2)) == m.Tailed(1, "b", 500, 3, 1, 1, 0, [(1, NO_OP), (1, X)])
 
 
-def test_voters_of_the_own_datacenter_are_preferred_and_an_observer_only_when_told() -> None:
+def test_voters_of_the_own_datacenter_are_preferred_and_an_observer_where_it_is_told_to() -> None:
     def members(preferred: tuple[str, ...]) -> set[str]:
         far = [record(id, datacenter="far") for id in "bc"]
         near = [record("d", datacenter="near"), record("e", "observer", datacenter="near")]
@@ -214,6 +214,17 @@ def test_voters_of_the_own_datacenter_are_preferred_and_an_observer_only_when_to
     assert members(()) == {"d"}
     assert members(("e:1",)) == {"e"}
     assert members(("b:1", "c:1")) == {"b", "c"}
+
+
+def test_another_observer_is_asked_where_no_voter_is_left() -> None:
+    """All voters that it knows of may have been removed while it was away."""
+    bench = ReplicaBench("bc", "ad", id="a")
+    first = first_question(bench)
+    bench.replica.disconnected(first)
+    other = asked(bench.tick())[0]
+    assert {first, other} == {"b", "c"}
+    bench.replica.disconnected(other)
+    assert asked(bench.tick()) == ("d", m.Tail(2))
 
 
 def test_sources_are_chosen_at_random_among_equals() -> None:
@@ -237,6 +248,14 @@ def test_an_answer_from_behind_the_start_of_the_sources_log_starts_a_fetch() -> 
     ((_, fetch),) = of_type(m.Fetch, sent)
     assert fetch == m.Fetch(7)
     assert of_type(m.Tail, bench.tick(after_s=0.3)) == []  # not while it fetches
+
+
+def test_a_question_that_is_not_answered_does_not_wake_it_up_again_and_again_while_it_fetches() -> None:
+    bench = observer()
+    bench.tick()
+    bench.replica.fetcher.want(7)  # as a leader's append from beyond its log would
+    bench.tick(after_s=TIMING.silence_s + 0.1)
+    assert bench.replica.next_wakeup() > bench.clock.now_s
 
 
 def test_a_former_voters_uncommitted_tail_is_replaced_by_what_is_committed() -> None:
