@@ -130,17 +130,21 @@ def _restarted(record: Record, row: Row) -> dict[str, object]:
 
 
 def _confirmed(record: Record) -> dict[str, object]:
+    """What is put back after damage is older than a generation that was refused since: the fence stays, and so does
+    the word about that one."""
     target = _target(record)
     good = of_target(target)
+    epoch, generation = max(record.fence, (target.epoch, target.generation))
+    is_newest = (epoch, generation) == (target.epoch, target.generation)
     others = tuple(kept for kept in record.kept if kept.digest != good.digest)
     return {
-        "epoch": target.epoch,
-        "generation": target.generation,
+        "epoch": epoch,
+        "generation": generation,
         "running": good,
         "last_good": good,
         "kept": (good, *others)[: limits.KEPT_VERSIONS],
         "shown": False,
-        "failure": None,
+        "failure": None if is_newest else record.failure,
     }
 
 

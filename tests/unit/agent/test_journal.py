@@ -148,6 +148,20 @@ def test_the_newest_versions_are_kept_once_each() -> None:
     assert record.digests() == set(digests)
 
 
+def test_repairing_damage_does_not_lower_the_fence_nor_forget_what_was_refused() -> None:
+    good = confirmed(EMPTY, instruction(1))
+    refused = steps(probing(good, instruction(2, b"two")), failed(Code.PROBE_FAILED), DONE, DONE)
+    assert refused.fence == (1, 2)
+    assert refused.running is not None
+    repaired = step(refused, Outcome(Event.DAMAGED), _as_instruction(refused.running, refused.epoch))
+    while repaired.state is not State.IDLE:
+        repaired = step(repaired, DONE)
+    assert repaired.running == good.running
+    assert repaired.fence == (1, 2)
+    assert repaired.failure == refused.failure
+    assert guards.judge_instruction(repaired, instruction(2, b"two")) == Outcome(Event.STALE)
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_whatever_happens_a_record_stays_sound(data: st.DataObject) -> None:
