@@ -6,6 +6,7 @@ python -m tests.simulation.run [--seeds N] [--base SEED] [--seed SEED] [--voters
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing.pool
 import os
 import subprocess
@@ -40,7 +41,8 @@ def play_all(seeds: Iterable[Played], jobs: int) -> Iterator[Report]:
 @contextmanager
 def pool_of(jobs: int) -> Iterator[multiprocessing.pool.Pool]:
     """Every worker is a process of its own, since an engine's clock belongs to its process."""
-    pool = multiprocessing.get_context("spawn").Pool(jobs)
+    quiet = (logging.CRITICAL,)  # faults make members log; the trace of a seed says more
+    pool = multiprocessing.get_context("spawn").Pool(jobs, logging.disable, quiet)
     try:
         yield pool
         pool.close()
