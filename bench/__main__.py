@@ -1,6 +1,6 @@
 """What a caller waits for, on three members on this machine, every write synced.
 
-    python -m bench [switch] [failover] [idle] [long_log] [catch_up]        (or: make bench, for all of them)
+    python -m bench [switch] [failover] [idle] [long_log] [catch_up] [compare]    (or: make bench, for all of them)
 
 `switch`: one caller, one switch at a time, through the SDK to the leader. Beside it the floor on the same disk in the
 same run: one synced LMDB commit, of which a switch needs at least two in a row (leader and followers append at the same
@@ -11,6 +11,7 @@ time, then it is applied).
 trimmed, beside a short log.
 `catch_up`: a member without a gibibyte of state joins under 200 switches a second: their p99 before and meanwhile, and
 the memory it takes.
+`compare`: two parsed real versions, beside deepdiff on the same values; CPU of reading a real version of 64 KiB.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import time
 from pathlib import Path
 
 from bench.catch_up import catch_up
+from bench.compare import compare
 from bench.idle import idle
 from bench.long_log import long_log
 from cluster.kv.lmdb_env import LmdbEnvironment
@@ -89,7 +91,14 @@ async def failover(directory: Path) -> None:
     )
 
 
-BENCHES = {"switch": switch, "failover": failover, "idle": idle, "long_log": long_log, "catch_up": catch_up}
+BENCHES = {
+    "switch": switch,
+    "failover": failover,
+    "idle": idle,
+    "long_log": long_log,
+    "catch_up": catch_up,
+    "compare": compare,
+}
 
 
 def main() -> int:

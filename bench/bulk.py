@@ -16,7 +16,7 @@ from cluster.digest import Recorder
 from cluster.journal import Journal
 from cluster.kv.lmdb_env import LmdbEnvironment
 from registry.cli.local_cluster import LocalCluster
-from registry.core import commands, machine, request_ids
+from registry.core import commands, limits, machine, request_ids
 from registry.core.model import Content
 from registry.server.identity import DATABASE
 from registry.store import tables
@@ -55,7 +55,7 @@ def publish_contents(environment: LmdbEnvironment, size_bytes: int) -> None:
         index = log.last + 1
         log.add(entries.pack([command]), index, log.term_at(log.last))
         recorder = Recorder(environment.transaction(), log.digest)
-        machine.apply(StoreState(recorder), commands.decode(command))
+        machine.apply(StoreState(recorder), commands.decode(command), level=limits.FEATURE_LEVEL)
         log.set_applied(index, recorder.digest())
         if number % COMMIT_CONTENTS == COMMIT_CONTENTS - 1:
             log.trim(KEPT_ENTRIES, 2**62, COMMIT_CONTENTS, 2**62)

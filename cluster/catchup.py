@@ -32,6 +32,7 @@ class _Given:
     index: int
     index_term: int
     reader: Reader
+    tables: tuple[str, ...]
     held: ExitStack
     used_at: float
 
@@ -70,7 +71,7 @@ class Giver:
         given = self._given.get(peer)
         if given is None or given.index < message.at_least:
             given = self._keep(peer)
-        header = snapshot.header_of(given.reader, self._tables, b"")
+        header = snapshot.header_of(given.reader, given.tables, b"")
         self._post(peer, m.Fetched(given.number, term, given.index, given.index_term, header))
 
     def _keep(self, peer: str) -> _Given:
@@ -79,7 +80,9 @@ class Giver:
         reader = held.enter_context(self._environment.snapshot())
         self._number += 1
         index = applied_in(reader)
-        given = _Given(self._number, index, self._journal.term_at(index), reader, held, self._now())
+        # Not the empty ones: an older release does not know the tables that came since, and does not need to.
+        tables = tuple(table for table in self._tables if reader.count(table))
+        given = _Given(self._number, index, self._journal.term_at(index), reader, tables, held, self._now())
         self._given[peer] = given
         return given
 
@@ -104,7 +107,7 @@ class Giver:
 
     def _read(self, given: _Given, after: snapshot.Position | None) -> snapshot.Chunk | None:
         try:
-            return snapshot.read_chunk(given.reader, self._tables, after, self._flow.chunk_bytes)
+            return snapshot.read_chunk(given.reader, given.tables, after, self._flow.chunk_bytes)
         except SnapshotError:
             return None
 

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from registry.cli.local_cluster import LocalClusterError
+from registry.cli.views import printable
 from registry.core import errors
 from registry.core.errors import RegistryError
 
@@ -61,8 +62,10 @@ def report(error: BaseException, *, as_json: bool) -> int:
     if as_json:
         fixed = {"error": message, "reason": reason, "hint": hint}
         click.echo(msgspec.json.encode(fixed | metadata | fixed), err=True)
-    else:
-        click.echo(f"error: {message}; {hint}" if hint else f"error: {message}", err=True)
+        return code
+    click.echo(f"error: {message}; {hint}" if hint else f"error: {message}", err=True)
+    for line in (metadata.get("reasons") or metadata.get("findings") or "").splitlines():
+        click.echo(f"  {printable(line)}", err=True)
     return code
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from registry.cli import cluster, compare, dev, errors, observe, pointers, versions
+from registry.cli import cluster, compare, dev, errors, observe, pointers, policies, versions
 from registry.cli.session import global_options
 
 
@@ -35,6 +35,7 @@ def cli(**_options: Any) -> None:
 for command in (
     *(versions.publish, versions.workflows, versions.versions, versions.show, versions.cat, versions.mark),
     *(compare.compare, pointers.switch, pointers.rollback, pointers.pointer, pointers.history),
+    *(policies.label, policies.policy, policies.impact),
     *(observe.watch, observe.agents, cluster.cluster, dev.dev),
 ):
     cli.add_command(command)

@@ -8,9 +8,9 @@ from time import perf_counter
 import click
 
 from registry.cli import tables, views
-from registry.cli.preview import confirm
+from registry.cli.preview import ROLLBACK, SWITCH, confirm
 from registry.cli.session import Session, connected, stale_option
-from registry.cli.versions import request_id_option, split, split_version
+from registry.cli.versions import request_id_option, split, split_version, target_of
 from registry.client import Move
 from registry.core.model import DEFAULT_POINTER
 from registry.core.outcomes import Switched
@@ -32,7 +32,7 @@ _reason_option = click.option("--reason", required=True, help="Kept in the histo
     " order.  [default: the generation that was shown, if it was]",
 )
 @_reason_option
-@click.option("--force", is_flag=True, help="Accept a failed, fenced or archived version.")
+@click.option("--force", is_flag=True, help="Accept a failed, fenced or archived version, and any verdict.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @request_id_option
 @connected
@@ -65,7 +65,7 @@ async def switch(
         for reference, generation in zip(references, generations, strict=True)
     ]
     if session.asks and not yes:
-        moves = await confirm(session, "Switch", moves)
+        moves = await confirm(session, SWITCH, moves)
     call = session.client.switch_many(moves, reason=reason, force=force, request_id=request_id)
     done = await session.doing(call)
     session.show(views.switched(done), lambda: _words(done))
@@ -77,7 +77,7 @@ async def switch(
 @_pointer_option
 @_reason_option
 @click.option("--yes", is_flag=True, help="Do not ask; required without a terminal.")
-@click.option("--force", is_flag=True, help="Accept a failed or fenced version.")
+@click.option("--force", is_flag=True, help="Accept a failed, fenced or archived version, and one that was never live.")
 @click.option("--keep-status", is_flag=True, help="Do not mark the version rolled away from as failed.")
 @request_id_option
 @connected
@@ -104,11 +104,11 @@ async def rollback(
     """
     if target is not None and len(workflows) > 1:
         raise click.UsageError("--to goes with one workflow")
-    moves = [Move(_workflow(each), _target(target, each), pointer) for each in workflows]
+    moves = [Move(_workflow(each), target_of(target, each) if target else "", pointer) for each in workflows]
     if not yes:
         if not session.asks:
             raise click.UsageError("rollback without a terminal needs --yes")
-        moves = await confirm(session, "Roll back", moves)
+        moves = await confirm(session, ROLLBACK, moves)
     started = perf_counter()
     done = await session.doing(
         session.client.rollback_many(moves, reason=reason, force=force, keep_status=keep_status, request_id=request_id)
@@ -156,18 +156,6 @@ def _workflow(reference: str) -> str:
     if target:
         raise click.UsageError(f"name the workflow, {workflow}, and the version with --to {target}")
     return workflow
-
-
-def _target(reference: str | None, workflow: str) -> str:
-    """`2`, `@2` and `ns/name@2` mean the same here; None: the registry picks."""
-    if reference is None:
-        return ""
-    if "/" not in reference:
-        reference = f"{workflow}@{reference.removeprefix('@')}"
-    of, target = split_version(reference)
-    if of != workflow:
-        raise click.UsageError(f"--to {reference} is not a version of {workflow}")
-    return target
 
 
 def _words(done: Switched) -> str:

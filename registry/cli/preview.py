@@ -11,15 +11,19 @@ from registry.cli import views
 from registry.cli.errors import DeclinedError
 from registry.cli.session import Session
 from registry.client import Client, Move
-from registry.core.errors import NotFound, Reason, Refused
+from registry.core.errors import NotFound, Reason, RegistryError
 from registry.core.model import Pointer
+from registry.core.policies import VERDICTS
 
 CANDIDATES = 3  # earlier live versions shown before a rollback
+SWITCH, ROLLBACK = "Switch", "Roll back"
+REASONS = 5  # of a verdict, the worst
+ANY_VERDICT = VERDICTS[-1]  # a policy that takes the worst refuses nothing
 
 
 async def confirm(session: Session, verb: str, moves: Sequence[Move]) -> list[Move]:
     """Shows each move and asks. The moves with the generations that were shown. Raises DeclinedError."""
-    shown = [await session.doing(_show(session, move)) for move in moves]
+    shown = [await session.doing(_show(session, move, judged=verb == SWITCH)) for move in moves]
     ask(f"{verb}?")
     return shown
 
@@ -36,7 +40,8 @@ def ask(question: str) -> None:
         raise DeclinedError
 
 
-async def _show(session: Session, move: Move) -> Move:
+async def _show(session: Session, move: Move, *, judged: bool) -> Move:
+    """`judged`: the policy may refuse the verdict. Beside pointer and target, what is not known ends nothing."""
     current = await _current(session.client, move)
     generation = current.generation if current is not None else 0
     before = f"version {current.version}" if current is not None else "nothing"
@@ -47,10 +52,10 @@ async def _show(session: Session, move: Move) -> Move:
     else:
         target = await session.client.version(move.workflow, move.target)
         session.say(f"{head}version {target.number}, {target.status} (generation {generation + 1})")
-        if current is not None and current.version != target.number:
-            session.say(f"  {await _summary(session.client, move.workflow, current.version, target.number)}")
-    count = await _affected(session.client, move)
-    session.say(f"  agents that follow it: {count}")
+        for line in await _step(session.client, move.workflow, current, target.number, judged=judged):
+            session.say(f"  {views.printable(line)}")
+    session.say(f"  agents that follow it: {await _affected(session.client, move)}")
+    session.say(f"  workflows that depend on it: {await impact_of(session.client, move.workflow)}")
     if move.expected_generation is not None:
         return move
     return Move(move.workflow, move.target, move.pointer, generation)
@@ -65,26 +70,73 @@ async def _current(client: Client, move: Move) -> Pointer | None:
         raise
 
 
-async def _summary(client: Client, workflow: str, old: int, new: int) -> str:
+async def _step(client: Client, workflow: str, current: Pointer | None, target: int, *, judged: bool) -> list[str]:
+    """What going to the target changes, and whether the policy takes it."""
+    if current is not None and current.version == target:
+        return []
+    worst = await _worst(client, workflow) if judged else ANY_VERDICT
+    if current is None:
+        first = "not judged before: nothing is live; the policy takes {} at worst, and may refuse it without --force"
+        return [] if worst == ANY_VERDICT else [first.format(worst)]
+    verdict, lines = await _compared(client, workflow, current.version, target)
+    if views.severity(verdict) > views.severity(worst):
+        lines.append(f"the policy takes {worst} at worst: this will be refused, unless with --force")
+    return lines
+
+
+async def _worst(client: Client, workflow: str) -> str:
+    """The worst verdict that the policy takes."""
     try:
-        return views.printable((await client.compare(workflow, old, workflow, new)).summary)
-    except Refused as error:
-        return f"not compared: {error}"
+        return (await client.policy(workflow)).effective.verdict
+    except RegistryError:
+        return ANY_VERDICT  # a member of an older release; if there is a rule, the switch will say so
+
+
+async def _compared(client: Client, workflow: str, old: int, new: int) -> tuple[str, list[str]]:
+    """The verdict, empty if there is none; in words what changes, and the worst of what may go wrong."""
+    try:
+        found = (await client.compare(workflow, old, workflow, new)).comparison
+    except RegistryError as error:
+        return "", [f"not compared: {error.message}"]
+    verdict = found.get("verdict") or {"level": "", "change": "", "reasons": []}  # a member of an older release
+    lines = [views.change_words(found["summary"], verdict["change"], verdict["level"])]
+    reasons = [views.finding(each["level"], each["text"], each["where"]) for each in verdict["reasons"]]
+    lines += reasons[:REASONS]
+    if (rest := len(reasons) - REASONS) > 0:
+        lines.append(f"and {rest} more; see them with: regctl compare {workflow}@{old} {workflow}@{new}")
+    return verdict["level"], lines
+
+
+async def impact_of(client: Client, workflow: str) -> str:
+    try:
+        return views.impact_words(await client.impact(workflow))
+    except RegistryError as error:
+        return _unknown(error)
 
 
 async def _live_before(client: Client, move: Move, current: Pointer | None) -> str:
     """Other versions this pointer named, newest first, with their status now."""
     seen: list[int] = [current.version] if current is not None else []
     words: list[str] = []
-    async for change in client.history(move.workflow, move.pointer):
-        for pointer in change.pointers:
-            if (pointer.workflow, pointer.pointer) == (move.workflow, move.pointer) and pointer.version not in seen:
-                seen.append(pointer.version)
-                words.append(f"{pointer.version} ({(await client.version(move.workflow, pointer.version)).status})")
-        if len(words) >= CANDIDATES:
-            break
+    try:
+        async for change in client.history(move.workflow, move.pointer):
+            for pointer in change.pointers:
+                if (pointer.workflow, pointer.pointer) == (move.workflow, move.pointer) and pointer.version not in seen:
+                    seen.append(pointer.version)
+                    words.append(f"{pointer.version} ({(await client.version(move.workflow, pointer.version)).status})")
+            if len(words) >= CANDIDATES:
+                break
+    except RegistryError as error:
+        words.append(_unknown(error))
     return ", ".join(words) or "none"
 
 
-async def _affected(client: Client, move: Move) -> int:
-    return sum([1 async for row in client.agents(move.workflow) if row.pointer == move.pointer])
+async def _affected(client: Client, move: Move) -> str:
+    try:
+        return str(sum([1 async for row in client.agents(move.workflow) if row.pointer == move.pointer]))
+    except RegistryError as error:
+        return _unknown(error)
+
+
+def _unknown(error: RegistryError) -> str:
+    return f"not known: {error.message}"

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from registry.cli import quorum, views
-from registry.client import AgentRow, ClusterStatus, WaitingMember, WorkflowSummary
+from registry.client import AgentRow, ClusterStatus, Impact, PolicyInForce, WaitingMember, WorkflowSummary
 from registry.core.model import DEFAULT_POINTER, Change, Pointer, Version
 from registry.formats import render
 
@@ -57,8 +57,11 @@ def version(value: Version) -> Table:
             ("author", value.author),
             ("published", f"{views.clock(value.created_ms)} UTC"),
             ("message", value.message),
-            ("labels", _pairs(value.labels)),
-            ("facts", _pairs(value.facts)),
+            ("labels", pairs(value.labels)),
+            ("facts", pairs(value.facts)),
+            ("requires", ", ".join(value.requires)),
+            ("secrets", "\n".join(f"{name} {print_}" for name, print_ in sorted(value.secrets.items()))),
+            ("changed", views.change_words(value.summary, value.change, "")),
             ("revision", str(value.revision)),
         ]
     )
@@ -104,21 +107,51 @@ def workflows(values: Iterable[WorkflowSummary]) -> Table:
     )
 
 
-def versions(values: Iterable[Version]) -> Table:
-    return table(
-        ">version status digest >size published ~message",
+def versions(values: Iterable[Version], *, with_names: bool = False, wide: bool = False) -> Table:
+    """`with_names`: they are of several workflows. `wide`: there is room for digest and size too."""
+
+    def row(value: Version) -> Row:
+        return (
+            *([value.workflow] if with_names else []),
+            str(value.number),
+            value.status,
+            value.change,
+            *([views.short(value.digest), views.size(value.size_bytes)] if wide else []),
+            views.clock(value.created_ms)[:MINUTES],
+            value.message,
+            value.summary,
+        )
+
+    names = f"{'~workflow ' if with_names else ''}>version status change {'digest >size ' if wide else ''}"
+    return table(f"{names}published ~message ~summary", map(row, values))
+
+
+def policy(value: PolicyInForce) -> Table:
+    def said_by(field: str) -> str:
+        scopes = [scope for scope, row in value.scopes.items() if getattr(row, field)]
+        return scopes[-1] if scopes else "default"
+
+    fields = views.policy(value.effective)
+    return table("field ~value said_by", ((field, text or "-", said_by(field)) for field, text in fields.items()))
+
+
+def impact(workflow: str, value: Impact) -> Group:
+    rows = table(
+        "~workflow >version ~pointers ~requires >distance ~through",
         (
             (
-                str(value.number),
-                value.status,
-                views.short(value.digest),
-                views.size(value.size_bytes),
-                views.clock(value.created_ms)[:MINUTES],
-                value.message,
+                each.workflow,
+                str(each.version),
+                " ".join(each.pointers) or "-",
+                each.via,
+                str(each.distance),
+                each.through or "-",
             )
-            for value in values
+            for each in value.dependents
         ),
     )
+    head = Text(f"depend on {workflow}: {views.impact_words(value)}{'; there are more' if value.more else ''}")
+    return Group(head, rows) if value.dependents else Group(head)
 
 
 def history(values: Iterable[Change], workflow: str) -> Table:
@@ -128,7 +161,7 @@ def history(values: Iterable[Change], workflow: str) -> Table:
             (
                 str(value.revision),
                 views.clock(value.time_ms),
-                value.action,
+                views.action(value),
                 views.what(value, workflow),
                 value.principal,
                 value.reason,
@@ -209,7 +242,7 @@ def _cut(text: str) -> str:
     return kept if kept == text else f"{kept} …"
 
 
-def _pairs(values: dict[str, str]) -> str:
+def pairs(values: dict[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(values.items()))
 
 

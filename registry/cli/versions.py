@@ -8,11 +8,15 @@ from pathlib import Path
 import click
 
 from registry.cli import tables, views
-from registry.cli.session import Session, connected, stale_option
+from registry.cli.preview import impact_of
+from registry.cli.session import Session, connected, console, stale_option
+from registry.cli.times import moment
 from registry.core import references
 from registry.core.limits import CONTENT_BYTES_CEILING
 from registry.core.model import STATUSES, Status
 from registry.formats import KINDS
+
+WIDE_COLUMNS = 120
 
 request_id_option = click.option(
     "--request-id", metavar="ID", help="Repeat a command whose outcome is unknown: it takes effect at most once."
@@ -32,6 +36,16 @@ def split_version(reference: str) -> tuple[str, str]:
     if not target:
         raise click.UsageError(f"{reference} names no version; write {workflow}@3, for one")
     return workflow, target
+
+
+def target_of(reference: str, workflow: str) -> str:
+    """`2`, `@2` and `ns/name@2` mean the same where the workflow is known. Raises click.UsageError."""
+    if "/" not in reference:
+        reference = f"{workflow}@{reference.removeprefix('@')}"
+    of, target = split_version(reference)
+    if of != workflow:
+        raise click.UsageError(f"{reference} is not a version of {workflow}")
+    return target
 
 
 def _labels(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -61,6 +75,16 @@ def read_file(file: str) -> bytes:
 @click.option("-m", "--message", default="", help="What changed and why.")
 @click.option("-l", "--label", "labels", multiple=True, metavar="K=V", callback=_labels, help="May be repeated.")
 @click.option("--kind", default="", help=f"One of {', '.join(KINDS)}.  [default: detected]")
+@click.option(
+    "--parent",
+    "parents",
+    multiple=True,
+    metavar="REF",
+    help="What it was made from, as 3 or @active; may be repeated.  [default: the newest version]",
+)
+@click.option(
+    "--requires", multiple=True, metavar="NS/NAME", help="A workflow it calls, beside those it names; may be repeated."
+)
 @request_id_option
 @connected
 async def publish(
@@ -70,25 +94,41 @@ async def publish(
     message: str,
     labels: dict[str, str],
     kind: str,
+    parents: tuple[str, ...],
+    requires: tuple[str, ...],
     request_id: str | None,
 ) -> None:
-    """Store the exact bytes of FILE as the next version.
+    """Store the exact bytes of FILE as the next version, but for values that its format declares secret.
 
-    Publishing the newest bytes again creates nothing.
+    Says what is wrong with it, and what it changes against its parent. Publishing the newest bytes again creates
+    nothing.
 
     \b
       regctl publish support/triage triage.yml -m "shorter prompt"
       regctl publish support/triage triage.yml -l semver=v1.4.0
+      regctl publish support/triage hotfix.yml --parent @active --requires support/search
       cat triage.yml | regctl publish support/triage -
     """
     published = await session.doing(
         session.client.publish(
-            workflow, read_file(file), kind=kind, message=message, labels=labels, request_id=request_id
+            workflow,
+            read_file(file),
+            kind=kind,
+            message=message,
+            labels=labels,
+            parents=[target_of(each, workflow) for each in parents],
+            requires=requires,
+            request_id=request_id,
         )
     )
     verb = "published" if published.created else "nothing new: the newest version has these bytes:"
     detail = f"{published.kind}, {published.size_bytes} bytes, {views.short(published.digest)}"
     session.show(views.published(published), lambda: f"{verb} {workflow}@{published.number} ({detail})")
+    if not session.quiet:
+        for line in views.publish_lines(published):
+            session.say(line)
+        if published.created and (impact := await impact_of(session.client, workflow)) != views.NO_IMPACT:
+            session.say(f"workflows that depend on it: {impact}")
 
 
 @click.command()
@@ -108,18 +148,51 @@ async def workflows(session: Session, prefix: str, stale: bool) -> None:
 
 
 @click.command()
-@click.argument("workflow", metavar="NS/NAME")
+@click.argument("workflow", required=False, default="", metavar="[NS/NAME]")
+@click.option("-l", "--label", "labels", multiple=True, metavar="K[=V]", help="With this label; may be repeated.")
+@click.option("--author", default="", help="Published by this principal.")
+@click.option("--since", "since_ms", default="", callback=moment, metavar="TIME", help="2026-11-01, or 2d: ago.")
+@click.option("--until", "until_ms", default="", callback=moment, metavar="TIME", help="Before this time.")
+@click.option("--text", default="", help="In message, summary, labels, facts or name, whatever the case.")
+@click.option("--status", type=click.Choice(STATUSES), metavar="STATUS", help=", ".join(STATUSES))
 @stale_option
 @connected
-async def versions(session: Session, workflow: str, stale: bool) -> None:
-    """List the versions of a workflow, newest first.
+async def versions(
+    session: Session,
+    workflow: str,
+    labels: tuple[str, ...],
+    author: str,
+    since_ms: int,
+    until_ms: int,
+    text: str,
+    status: str | None,
+    stale: bool,
+) -> None:
+    """List the versions of a workflow, newest first, or look for versions in all of them.
 
     \b
       regctl versions support/triage
+      regctl versions support/triage --status stable --since 30d
+      regctl versions --text gpt-4o-mini --author alice
+      regctl versions -l team=support -l approved
     """
-    found = await session.all(session.client.versions(workflow, stale=stale))
+    found = await session.all(
+        session.client.versions(
+            workflow,
+            labels=labels,
+            author=author,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            text=text,
+            status=status or "",
+            stale=stale,
+        )
+    )
     session.tell_age()
-    session.show([views.version(each) for each in found], lambda: tables.versions(found))
+    session.show(
+        [views.version(each) for each in found],
+        lambda: tables.versions(found, with_names=not workflow, wide=console().width >= WIDE_COLUMNS),
+    )
 
 
 @click.command()
@@ -171,11 +244,16 @@ async def mark(session: Session, reference: str, status: Status, reason: str, re
     candidate  published, not yet proven
     stable     proven: what rollback goes back to
     failed     rolled away from; a switch to it needs --force
-    fenced     must not run; its bytes cannot be published again
+    fenced     must not run; neither its bytes nor what means the same can be published again
     archived   kept, not in use
+
+    From failed, fenced and archived the way back leads through candidate (failed can also be fenced or archived,
+    archived also fenced).
 
     \b
       regctl mark support/triage@3 stable --reason "a week without errors"
+      regctl mark support/triage@4 fenced --reason "leaks addresses"
+      regctl mark support/triage@4 candidate --reason "the leak was elsewhere"
     """
     workflow, target = split_version(reference)
     marked = await session.doing(session.client.mark(workflow, target, status, reason=reason, request_id=request_id))

@@ -9,11 +9,14 @@ from typing import Any
 import msgspec
 
 from registry.cli import quorum
-from registry.client import AgentRow, ClusterStatus, Published, WorkflowSummary
-from registry.core.model import Change, Pointer, Version
+from registry.client import AgentRow, ClusterStatus, Impact, PolicyInForce, Published, WorkflowSummary
+from registry.core.model import Change, Pointer, Policy, Version
 from registry.core.outcomes import Switched
+from registry.formats.model import LEVELS
 
 DIGEST_CHARS = len("sha256:") + 8
+DEPENDENTS_SHOWN = 3
+FINDINGS_SHOWN = 10
 
 
 def time(ms: int) -> str:
@@ -67,6 +70,10 @@ def version(value: Version) -> dict[str, Any]:
         "message": value.message,
         "labels": value.labels,
         "facts": value.facts,
+        "requires": value.requires,
+        "secrets": value.secrets,
+        "summary": value.summary,
+        "change": value.change,
         "revision": value.revision,
     }
 
@@ -74,7 +81,80 @@ def version(value: Version) -> dict[str, Any]:
 def published(value: Published) -> dict[str, Any]:
     kept = ("workflow", "version", "digest", "value_digest", "semantic_digest", "kind", "size_bytes", "status")
     fields = version(value)
-    return {name: fields[name] for name in kept} | {"created": value.created, "revision": value.revision}
+    return {name: fields[name] for name in kept} | {
+        "created": value.created,
+        "revision": value.revision,
+        "summary": value.summary,
+        "change": value.change,
+        "verdict": value.verdict,
+        "findings": [msgspec.to_builtins(each) for each in value.findings],
+        "notes": value.notes,
+    }
+
+
+def policy(value: Policy) -> dict[str, str]:
+    return {field: getattr(value, field) for field in value.__struct_fields__}
+
+
+def policy_in_force(scope: str, value: PolicyInForce) -> dict[str, Any]:
+    said = [{"scope": each, "policy": policy(row)} for each, row in value.scopes.items()]
+    return {"scope": scope, "effective": policy(value.effective), "scopes": said}
+
+
+def policy_words(value: Policy) -> str:
+    """`verdict=warn checks=refuse`: what it says; empty: nothing."""
+    return " ".join(f"{field}={text}" for field, text in policy(value).items() if text)
+
+
+def impact(workflow: str, value: Impact) -> dict[str, Any]:
+    return {
+        "workflow": workflow,
+        "dependents": [msgspec.to_builtins(each) for each in value.dependents],
+        "more": value.more,
+    }
+
+
+NO_IMPACT = "nobody"
+
+
+def impact_words(value: Impact) -> str:
+    """`2 direct, 1 indirect: support/answer, support/escalate and 1 more`"""
+    if not value.dependents:
+        return NO_IMPACT
+    direct = sum(each.distance == 1 for each in value.dependents)
+    shown = [each.workflow for each in value.dependents[:DEPENDENTS_SHOWN]]
+    rest = len(value.dependents) - len(shown)
+    more = f" and {'at least ' if value.more else ''}{rest} more" if rest else ""
+    return f"{direct} direct, {len(value.dependents) - direct} indirect: {', '.join(shown)}{more}"
+
+
+def finding(level: str, text: str, where: str = "") -> str:
+    """One line: `confirm: the model of 'Classify' changed`"""
+    place = f" ({where})" if where and where not in text else ""
+    return f"{level}: {text}{place}".replace("\n", " ")
+
+
+def publish_lines(value: Published) -> list[str]:
+    """What a person should know of a publish, beside the version it made: worst findings first."""
+    lines = [change_words(value.summary, value.change, value.verdict)] if value.created else []
+    worst = sorted(value.findings, key=lambda each: severity(each.level), reverse=True)
+    lines += [finding(each.level, each.text, each.where) for each in worst[:FINDINGS_SHOWN]]
+    if (rest := len(worst) - FINDINGS_SHOWN) > 0:
+        lines.append(f"and {rest} more findings; -o json shows them")
+    lines += [f"note: {note}" for note in value.notes]
+    return [f"  {printable(line)}" for line in lines if line]
+
+
+def severity(level: str) -> int:
+    """For sorting; a level of a newer release comes last."""
+    return LEVELS.index(level) if level in LEVELS else -1
+
+
+def change_words(summary: str, change: str, verdict: str) -> str:
+    """`2 nodes changed; one removed (major change, verdict confirm)`; empty: nothing is known."""
+    said = [f"{change} change" if change not in ("", "none") else "", f"verdict {verdict}" if verdict else ""]
+    aside = ", ".join(filter(None, said))
+    return f"{summary} ({aside})" if summary and aside else summary or aside
 
 
 def pointer(value: Pointer) -> dict[str, Any]:
@@ -132,7 +212,9 @@ def change(value: Change) -> dict[str, Any]:
             }
             for each in value.status_changes
         ],
+        **({"forced": True} if value.forced else {}),
         **({"epoch": value.epoch} if value.epoch else {}),
+        **({"scope": value.scope, "policy": policy(value.policy)} if value.policy is not None else {}),
     }
 
 
@@ -210,6 +292,10 @@ def moved(value: Pointer) -> str:
     return f"{value.pointer} {value.previous_version or 'none'} -> {value.version} (generation {value.generation})"
 
 
+def action(value: Change) -> str:
+    return f"{value.action}, forced" if value.forced else value.action
+
+
 def what(value: Change, only_workflow: str = "") -> str:
     """One change in words; of one workflow, its part of it."""
     mine = [each for each in value.pointers if only_workflow in ("", each.workflow)]
@@ -222,8 +308,13 @@ def what(value: Change, only_workflow: str = "") -> str:
     ]
     if value.version is not None and value.action == "mark":
         words.append(f"version {value.version.number} {value.previous_status} -> {value.version.status}")
+    elif value.version is not None and value.action == "label":
+        labels = " ".join(f"{key}={text}" for key, text in sorted(value.version.labels.items()))
+        words.append(f"version {value.version.number} has {labels or 'no labels'}")
     elif value.version is not None:
         words.append(f"version {value.version.number}, {size(value.version.size_bytes)}")
+    if value.policy is not None:
+        words.append(f"{value.scope} says {policy_words(value.policy) or 'nothing'}")
     if value.epoch:
         words.append(f"epoch {value.epoch} begins")
     return "; ".join(words)
@@ -234,5 +325,5 @@ def line(value: Change) -> str:
     names = ",".join(value.workflows)
     said = value.reason or (value.version.message if value.version is not None else "")
     who = f"{value.principal}: {said}" if said else value.principal
-    parts = (str(value.revision), f"{clock(value.time_ms)}Z", value.action, names, what(value), who)
+    parts = (str(value.revision), f"{clock(value.time_ms)}Z", action(value), names, what(value), who)
     return printable("  ".join(part for part in parts if part)).replace("\n", " ")

@@ -1,15 +1,19 @@
 """The SDK: `Client` and its values. Rows are in `registry.core.model`, errors in `registry.core.errors`."""
 
 from registry.client.backup import Backup
-from registry.client.client import Client, new_request_id
+from registry.client.client import Client
 from registry.client.values import (
     AgentRow,
     ClusterStatus,
     Comparison,
+    Dependent,
+    Finding,
     Follow,
+    Impact,
     Instruction,
     MemberStatus,
     Move,
+    PolicyInForce,
     PollRequest,
     PollResponse,
     Published,
@@ -18,6 +22,7 @@ from registry.client.values import (
     WaitingMember,
     WorkflowSummary,
 )
+from registry.client.writing import new_request_id
 
 __all__ = [
     "AgentRow",
@@ -25,10 +30,14 @@ __all__ = [
     "Client",
     "ClusterStatus",
     "Comparison",
+    "Dependent",
+    "Finding",
     "Follow",
+    "Impact",
     "Instruction",
     "MemberStatus",
     "Move",
+    "PolicyInForce",
     "PollRequest",
     "PollResponse",
     "Published",

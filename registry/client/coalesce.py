@@ -24,6 +24,7 @@ _RPC = {
     "switch": "Switch",
     "rollback": "Rollback",
     "mark": "Mark",
+    "label": "Label",
     "get_pointer": "GetPointer",
     "get_version": "GetVersion",
 }

@@ -47,6 +47,10 @@ def _version_fields(message: registry_pb2.Version) -> dict[str, Any]:
         "labels": dict(message.labels),
         "facts": dict(message.facts),
         "revision": message.revision,
+        "requires": tuple(message.requires),
+        "secrets": dict(message.secrets),
+        "summary": message.summary,
+        "change": message.change,
     }
 
 
@@ -55,7 +59,43 @@ def version(message: registry_pb2.Version) -> model.Version:
 
 
 def published(message: registry_pb2.PublishResponse) -> values.Published:
-    return values.Published(created=message.created, **_version_fields(message.version))
+    return values.Published(
+        created=message.created,
+        findings=tuple(
+            values.Finding(code=each.code, level=each.level, text=each.text, where=each.where)
+            for each in message.findings
+        ),
+        notes=tuple(message.notes),
+        verdict=message.verdict,
+        **_version_fields(message.version),
+    )
+
+
+def policy(message: registry_pb2.Policy) -> model.Policy:
+    return model.Policy(**{field: getattr(message, field) for field in model.Policy.__struct_fields__})
+
+
+def policy_in_force(message: registry_pb2.GetPolicyResponse) -> values.PolicyInForce:
+    return values.PolicyInForce(
+        effective=policy(message.effective), scopes={each.scope: policy(each.policy) for each in message.scopes}
+    )
+
+
+def impact(message: registry_pb2.GetImpactResponse) -> values.Impact:
+    return values.Impact(
+        dependents=tuple(
+            values.Dependent(
+                workflow=each.workflow,
+                version=each.version,
+                pointers=tuple(each.pointers),
+                via=each.via,
+                through=each.through,
+                distance=each.distance,
+            )
+            for each in message.dependents
+        ),
+        more=message.more,
+    )
 
 
 def pointer(message: registry_pb2.Pointer) -> model.Pointer:
@@ -114,6 +154,9 @@ def change(message: registry_pb2.Change) -> model.Change:
         previous_status=message.previous_status,
         status_changes=tuple(_status_change(each) for each in message.status_changes),
         epoch=message.epoch,
+        scope=message.scope,
+        policy=policy(message.policy) if message.HasField("policy") else None,
+        forced=message.forced,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from registry.core.model import DEFAULT_POINTER, Pointer, Version
+from registry.core.model import DEFAULT_POINTER, Pointer, Policy, Version
 
 
 class TlsConfig(Struct, frozen=True, kw_only=True):
@@ -41,10 +41,43 @@ class Move(Struct, frozen=True):
     expected_generation: int | None = None
 
 
+class Finding(Struct, frozen=True, kw_only=True):
+    """Something that is wrong with a content, or may be. Codes are listed in docs/compare.md; texts hold no secrets."""
+
+    code: str
+    level: str  # warn, confirm, block
+    text: str
+    where: str = ""
+
+
 class Published(Version, frozen=True, kw_only=True):
     """A version and whether this publish created it; False: its bytes were the newest already."""
 
     created: bool
+    findings: tuple[Finding, ...] = ()  # of this content alone
+    notes: tuple[str, ...] = ()  # for people
+    verdict: str = ""  # of going from the first parent to it: ok, warn, confirm, block; empty: no parent
+
+
+class PolicyInForce(Struct, frozen=True, kw_only=True):
+    effective: Policy  # every field filled in
+    scopes: dict[str, Policy]  # that say something, from the widest to the narrowest
+
+
+class Dependent(Struct, frozen=True, kw_only=True):
+    """A workflow that requires another one."""
+
+    workflow: str
+    version: int  # the one that requires it: named by a pointer, or the newest
+    pointers: tuple[str, ...]  # that name such a version; empty: only the newest does
+    via: str  # what it requires, as it names it
+    through: str  # indirect: the workflow between
+    distance: int  # 1: direct
+
+
+class Impact(Struct, frozen=True, kw_only=True):
+    dependents: tuple[Dependent, ...]  # nearest first
+    more: bool  # there are more than could be listed
 
 
 class WorkflowSummary(Struct, frozen=True, kw_only=True):

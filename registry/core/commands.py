@@ -45,6 +45,15 @@ class Publish(Struct, frozen=True, kw_only=True, tag="publish", omit_defaults=Tr
     message: str = ""
     labels: dict[str, str] = {}
     facts: dict[str, str] = {}
+    parents: tuple[int, ...] = ()  # none: the newest version
+    parent_references: tuple[str, ...] = ()  # as in Move
+    requires: tuple[str, ...] = ()
+    asked_requires: tuple[str, ...] = ()  # those of them that the caller named
+    secrets: dict[str, str] = {}
+    summary: str = ""
+    change: str = ""
+    findings: tuple[str, ...] = ()  # of level block, for people: what policy `checks` refuses
+    literals: tuple[str, ...] = ()  # masked: what policy `literals` refuses
 
 
 class Move(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -59,6 +68,8 @@ class Move(Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: int = 0
     reference: str = ""
     expected_generation: int | None = None
+    verdict: str = ""  # of going from version `verdict_from` to the target, as the member found it; empty: not asked
+    verdict_from: int = 0
 
 
 class Switch(Struct, frozen=True, kw_only=True, tag="switch", omit_defaults=True):
@@ -83,6 +94,37 @@ class Mark(Struct, frozen=True, kw_only=True, tag="mark", omit_defaults=True):
     status: Status
     reason: str
     reference: str = ""  # as in Move
+
+
+class Label(Struct, frozen=True, kw_only=True, tag="label", omit_defaults=True):
+    request_id: str
+    time_ms: int
+    principal: str
+    workflow: str
+    version: int
+    labels: dict[str, str] = {}  # to set
+    remove: tuple[str, ...] = ()
+    reason: str = ""
+    reference: str = ""  # as in Move
+
+
+class SetPolicy(Struct, frozen=True, kw_only=True, tag="set_policy", omit_defaults=True):
+    """Changes fields of the policy of one scope: `*`, `ns/*` or `ns/name`. An empty text takes a field back."""
+
+    request_id: str
+    time_ms: int
+    principal: str
+    scope: str
+    fields: dict[str, str]  # of model.Policy
+    reason: str
+
+
+class KeepKey(Struct, frozen=True, kw_only=True, tag="keep_key"):
+    """The key of fingerprints, once: a later one changes nothing. Not a change of the registry: no revision."""
+
+    request_id: str
+    time_ms: int
+    key: bytes
 
 
 class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -119,7 +161,9 @@ class Acknowledge(Struct, frozen=True, kw_only=True, tag="acknowledge", omit_def
     contacts: tuple[Contact, ...] = ()
 
 
-Command = Found | BeginEpoch | Publish | Switch | Mark | Acknowledge
+Command = Found | BeginEpoch | Publish | Switch | Mark | Label | SetPolicy | KeepKey | Acknowledge
+# What members of feature level 1 cannot read: proposed only where level 2 is in force.
+SINCE_LEVEL_2 = (Label, SetPolicy, KeepKey)
 
 encode = msgpack.Encoder().encode
 decode = msgpack.Decoder(Command).decode

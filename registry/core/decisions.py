@@ -9,7 +9,7 @@ from msgspec import structs
 from registry.core.errors import Reason
 from registry.core.model import Change, Version
 from registry.core.outcomes import Rejected
-from registry.core.state import State
+from registry.core.state import State, View
 
 
 def accept(state: State, change: Change) -> None:
@@ -22,7 +22,7 @@ def accept(state: State, change: Change) -> None:
 
 
 def reject(
-    state: State, reason: Reason, message: str, *, hint: str = "", metadata: Mapping[str, str] | None = None
+    state: View, reason: Reason, message: str, *, hint: str = "", metadata: Mapping[str, str] | None = None
 ) -> Rejected:
     return Rejected(
         revision=state.registry().revision,
@@ -33,7 +33,7 @@ def reject(
     )
 
 
-def no_workflow(state: State, workflow: str) -> Rejected:
+def no_workflow(state: View, workflow: str) -> Rejected:
     return reject(
         state,
         Reason.WORKFLOW_NOT_FOUND,
@@ -43,7 +43,7 @@ def no_workflow(state: State, workflow: str) -> Rejected:
     )
 
 
-def find_version(state: State, workflow: str, number: int) -> Version | Rejected:
+def find_version(state: View, workflow: str, number: int) -> Version | Rejected:
     version = state.version(workflow, number)
     if version is not None:
         return version
@@ -56,4 +56,14 @@ def find_version(state: State, workflow: str, number: int) -> Version | Rejected
         f"{workflow} has no version {number}",
         hint=f"its newest is {found.versions}; see them with: regctl versions {workflow}",
         metadata={"workflow": workflow, "version": str(number), "newest": str(found.versions)},
+    )
+
+
+def semver_taken(state: View, workflow: str, taken: int, semver: str, kept: str) -> Rejected:
+    return reject(
+        state,
+        Reason.LABEL_TAKEN,
+        f"version {taken} of {workflow} has the label semver {semver} already; {kept}",
+        hint="choose the next version label",
+        metadata={"workflow": workflow, "version": str(taken), "semver": semver},
     )

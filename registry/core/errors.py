@@ -44,6 +44,7 @@ class Reason(StrEnum):
     CLUSTER_MISMATCH = "CLUSTER_MISMATCH"
     REQUEST_REUSED = "REQUEST_REUSED"
     AMBIGUOUS_MEMBER = "AMBIGUOUS_MEMBER"
+    VERDICT_OUTDATED = "VERDICT_OUTDATED"
     NAME_TAKEN = "NAME_TAKEN"
     # Refused
     KIND_MISMATCH = "KIND_MISMATCH"
@@ -52,6 +53,13 @@ class Reason(StrEnum):
     VERSION_FAILED = "VERSION_FAILED"
     VERSION_ARCHIVED = "VERSION_ARCHIVED"
     VERSION_IN_USE = "VERSION_IN_USE"
+    STATUS_TRANSITION = "STATUS_TRANSITION"
+    SAME_SEMANTICS = "SAME_SEMANTICS"
+    CHECKS_FAILED = "CHECKS_FAILED"
+    SECRETS_FOUND = "SECRETS_FOUND"
+    VERDICT_REFUSED = "VERDICT_REFUSED"
+    LABEL_IMMUTABLE = "LABEL_IMMUTABLE"
+    LEVEL_TOO_LOW = "LEVEL_TOO_LOW"
     NO_ROLLBACK_TARGET = "NO_ROLLBACK_TARGET"
     REQUEST_EXPIRED = "REQUEST_EXPIRED"
     COMPARE_LIMIT = "COMPARE_LIMIT"
@@ -140,6 +148,7 @@ _CLASSES: dict[type[RegistryError], frozenset[Reason]] = {
             Reason.CLUSTER_MISMATCH,
             Reason.REQUEST_REUSED,
             Reason.AMBIGUOUS_MEMBER,
+            Reason.VERDICT_OUTDATED,
             Reason.NAME_TAKEN,
         }
     ),
@@ -151,6 +160,13 @@ _CLASSES: dict[type[RegistryError], frozenset[Reason]] = {
             Reason.VERSION_FAILED,
             Reason.VERSION_ARCHIVED,
             Reason.VERSION_IN_USE,
+            Reason.STATUS_TRANSITION,
+            Reason.SAME_SEMANTICS,
+            Reason.CHECKS_FAILED,
+            Reason.SECRETS_FOUND,
+            Reason.VERDICT_REFUSED,
+            Reason.LABEL_IMMUTABLE,
+            Reason.LEVEL_TOO_LOW,
             Reason.NO_ROLLBACK_TARGET,
             Reason.REQUEST_EXPIRED,
             Reason.COMPARE_LIMIT,

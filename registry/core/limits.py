@@ -8,7 +8,7 @@ MIB = 1024 * KIB
 
 # The highest level of what commands mean that this release can apply; the log says which one is in force. Raised by one
 # whenever apply would decide otherwise than before; the old meaning stays for entries below it.
-FEATURE_LEVEL = 1
+FEATURE_LEVEL = 2
 
 # Names
 NAME_CHARS = 63  # of a namespace, a workflow, a pointer, a label key, an agent, a site
@@ -20,12 +20,25 @@ DETAIL_CHARS = 1024  # of a nack
 PRINCIPAL_CHARS = 128
 FACT_CHARS = 256
 FACTS = 32
+PARENTS = 16
+REQUIRES = 64
+REQUIRES_CHARS = 256
+SECRETS = 256  # values left out of one content
+SECRET_NAME_CHARS = 256
+FINGERPRINT_KEY_BYTES = 32
+SUMMARY_CHARS = 512
+FINDINGS = 20  # carried by one publish, and so many masked literals
+FINDING_CHARS = 300
+PATTERNS_CHARS = 512  # of immutable labels, in one policy
+DEPENDENTS = 1000  # workflows in one impact
+SEARCHED = 1000  # versions looked at for one page of a search: it runs on the loop
 
 # Content
 CONTENT_BYTES = 1 * MIB  # registryd --content-limit raises it up to:
 CONTENT_BYTES_CEILING = 8 * MIB  # one log entry; larger content needs chunks
 PARSE_DEPTH = 200
 PARSE_NODES = 1_000_000  # values in one document, aliases expanded
+PARSE_CHARS = 16 * MIB  # characters of its texts and tags, aliases expanded
 PARSE_TIME_S = 10.0
 PARSE_MEMORY_BYTES = 1024 * MIB
 

@@ -6,34 +6,79 @@ nothing but the memory of its request id. What it raises is a defect, and ends t
 Request ids make retries free. An outcome is remembered under its id, a rejection too. Past
 limits.REQUESTS_REMEMBERED the oldest is forgotten, and an id that is not remembered and was issued at or before the
 newest forgotten one is refused as expired: forgetting never means repeating. Malformed and expired requests are not
-remembered; they get the same answer again anyway. Acknowledge is idempotent by (agent, incarnation, sequence).
+remembered; they get the same answer again anyway. Nor is a switch with an outdated verdict: it is repeated with a new
+one. Acknowledge is idempotent by (agent, incarnation, sequence), KeepKey by itself.
+
+Members of different releases apply alike: what `level` in the log does not allow yet is decided as it was before.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import assert_never, cast
+from typing import Any, assert_never, cast
 
-from msgspec import msgpack, structs
+from msgspec import structs
 
 from registry.core import limits, request_ids, validation
-from registry.core.commands import Ack, Acknowledge, BeginEpoch, Command, Found, Mark, Publish, Switch
-from registry.core.decisions import accept, find_version, reject
+from registry.core.commands import (
+    SINCE_LEVEL_2,
+    Ack,
+    Acknowledge,
+    BeginEpoch,
+    Command,
+    Found,
+    KeepKey,
+    Label,
+    Mark,
+    Move,
+    Publish,
+    SetPolicy,
+    Switch,
+)
+from registry.core.decisions import accept, reject
+from registry.core.encoding import encode, encode_wide
 from registry.core.errors import Invalid, Reason
-from registry.core.model import SEMVER_LABEL, Agent, Change, Content, Digest, Phase, Version, Workflow
-from registry.core.names import semver_key
-from registry.core.outcomes import Acknowledged, EpochBegun, Founded, Marked, Outcome, Published, Rejected, Remembered
+from registry.core.levels import as_read_below_level_2
+from registry.core.marking import label, mark
+from registry.core.model import Agent, Change, Content, Phase, Policy
+from registry.core.outcomes import (
+    Acknowledged,
+    EpochBegun,
+    Founded,
+    KeyKept,
+    Outcome,
+    PolicySet,
+    Rejected,
+    Remembered,
+)
+from registry.core.publishing import publish
 from registry.core.state import State
 from registry.core.switching import switch
 
 FINGERPRINT_BYTES = 16
-Remembering = Found | BeginEpoch | Publish | Switch | Mark  # whose outcome is kept for retries
-_NO_CONTENT = Content(encoding="raw", data=b"", size_bytes=0)
-_encode = msgpack.Encoder(order="deterministic").encode
+Remembering = Found | BeginEpoch | Publish | Switch | Mark | Label | SetPolicy  # whose outcome is kept for retries
+_DERIVED: dict[str, Any] = {  # of a publish, by the member that proposes it
+    "content": Content(encoding="raw", data=b"", size_bytes=0),
+    "facts": {},
+    "value_digest": "",
+    "semantic_digest": "",
+    "requires": (),
+    "secrets": {},
+    "summary": "",
+    "change": "",
+    "findings": (),
+    "literals": (),
+}
 
 
-def apply(state: State, command: Command, *, requests_remembered: int = limits.REQUESTS_REMEMBERED) -> Outcome:
-    """Decide `command` and write what it changes. Rejections are outcomes."""
+def apply(
+    state: State, command: Command, *, level: int, requests_remembered: int = limits.REQUESTS_REMEMBERED
+) -> Outcome:
+    """Decide `command` as members of feature level `level` do, and write what it changes. Rejections are outcomes."""
+    if level < 2:
+        if isinstance(command, SINCE_LEVEL_2):
+            return _level_too_low(state, command)
+        command = as_read_below_level_2(command)
     try:
         validation.check(command)
     except Invalid as error:
@@ -41,13 +86,25 @@ def apply(state: State, command: Command, *, requests_remembered: int = limits.R
     match command:
         case Acknowledge():
             return _acknowledge(state, command)
-        case Found() | BeginEpoch() | Publish() | Switch() | Mark():
-            return _once(state, command, requests_remembered)
+        case KeepKey():
+            return _keep_key(state, command)
+        case Found() | BeginEpoch() | Publish() | Switch() | Mark() | Label() | SetPolicy():
+            return _once(state, command, level, requests_remembered)
         case _:
             assert_never(command)
 
 
-def _once(state: State, command: Remembering, requests_remembered: int) -> Outcome:
+def _level_too_low(state: State, command: Command) -> Rejected:
+    return reject(
+        state,
+        Reason.LEVEL_TOO_LOW,
+        f"{type(command).__name__} needs feature level 2, and 1 is in force; nothing was changed",
+        hint="a member of an older release is in the cluster: upgrade it (regctl cluster status), then repeat this",
+        metadata={"level": "1"},
+    )
+
+
+def _once(state: State, command: Remembering, level: int, requests_remembered: int) -> Outcome:
     fingerprint = _fingerprint(command)
     remembered = state.remembered(command.request_id)
     if remembered is not None and remembered.fingerprint == fingerprint:
@@ -75,14 +132,19 @@ def _once(state: State, command: Remembering, requests_remembered: int) -> Outco
         case BeginEpoch():
             outcome = _begin_epoch(state, command)
         case Publish():
-            outcome = _publish(state, command)
+            outcome = publish(state, command, level=level)
         case Switch():
-            outcome = switch(state, command)
+            outcome = switch(state, command, level=level)
         case Mark():
-            outcome = _mark(state, command)
+            outcome = mark(state, command, level=level)
+        case Label():
+            outcome = label(state, command)
+        case SetPolicy():
+            outcome = _set_policy(state, command)
         case _:
             assert_never(command)
-    _remember(state, command.request_id, fingerprint, outcome, requests_remembered)
+    if not (isinstance(outcome, Rejected) and outcome.reason == Reason.VERDICT_OUTDATED):
+        _remember(state, command.request_id, fingerprint, outcome, requests_remembered)
     return outcome
 
 
@@ -99,16 +161,22 @@ def _fingerprint(command: Remembering) -> bytes:
             asked = structs.replace(command, time_ms=0)
         case Publish():
             asked = structs.replace(
-                command, time_ms=0, content=_NO_CONTENT, facts={}, value_digest="", semantic_digest=""
+                command, **_DERIVED, time_ms=0, parents=() if command.parent_references else command.parents
             )
         case Switch():
-            moves = tuple(structs.replace(move, target=0) if move.reference else move for move in command.moves)
-            asked = structs.replace(command, time_ms=0, moves=moves)
-        case Mark():
+            asked = structs.replace(command, time_ms=0, moves=tuple(_asked(move) for move in command.moves))
+        case SetPolicy():
+            asked = structs.replace(command, time_ms=0)
+        case Mark() | Label():
             asked = structs.replace(command, time_ms=0, version=0 if command.reference else command.version)
         case _:
             assert_never(command)
-    return hashlib.sha256(_encode(asked)).digest()[:FINGERPRINT_BYTES]
+    encoded = encode_wide(asked) if isinstance(asked, Publish) else encode(asked)
+    return hashlib.sha256(encoded).digest()[:FINGERPRINT_BYTES]
+
+
+def _asked(move: Move) -> Move:
+    return structs.replace(move, target=0 if move.reference else move.target, verdict="", verdict_from=0)
 
 
 def _remember(state: State, request_id: str, fingerprint: bytes, outcome: Outcome, most: int) -> None:
@@ -163,146 +231,34 @@ def _begin_epoch(state: State, command: BeginEpoch) -> EpochBegun:
     return EpochBegun(revision=revision, epoch=epoch)
 
 
-def _publish(state: State, command: Publish) -> Published | Rejected:
-    workflow = state.workflow(command.workflow)
-    if workflow is not None and workflow.kind != command.kind:
-        return reject(
-            state,
-            Reason.KIND_MISMATCH,
-            f"{command.workflow} is of kind {workflow.kind}, this content is {command.kind}; nothing was stored",
-            hint="publish it under another name",
-            metadata={"workflow": command.workflow, "kind": workflow.kind, "published_kind": command.kind},
-        )
-    same = state.digest(command.workflow, command.digest)
-    if same is not None and same.fenced:
-        return reject(
-            state,
-            Reason.DIGEST_FENCED,
-            f"these bytes are fenced in {command.workflow}, as version {same.fenced[0]}; nothing was stored",
-            hint="publish other bytes, or mark that version with another status first",
-            metadata={"workflow": command.workflow, "digest": command.digest, "version": str(same.fenced[0])},
-        )
-    newest = state.version(workflow.name, workflow.versions) if workflow else None
-    if newest is not None and newest.digest == command.digest:
-        return Published(revision=state.registry().revision, version=newest, created=False)
-    semver = semver_key(command.labels[SEMVER_LABEL]) if SEMVER_LABEL in command.labels else ""
-    taken = state.semver(command.workflow, semver) if semver else None
-    if taken is not None:
-        return reject(
-            state,
-            Reason.LABEL_TAKEN,
-            f"version {taken} of {command.workflow} has the label semver {semver} already; nothing was stored",
-            hint="choose the next version label",
-            metadata={"workflow": command.workflow, "version": str(taken), "semver": semver},
-        )
-    return _store(state, command, workflow, semver)
-
-
-def _store(state: State, command: Publish, workflow: Workflow | None, semver: str) -> Published:
-    revision = state.registry().revision + 1
-    newest = workflow.versions if workflow else 0
-    version = Version(
-        workflow=command.workflow,
-        number=newest + 1,
-        digest=command.digest,
-        value_digest=command.value_digest,
-        semantic_digest=command.semantic_digest,
-        kind=command.kind,
-        size_bytes=command.content.size_bytes,
-        parents=(newest,) if newest else (),
-        author=command.principal,
-        created_ms=command.time_ms,
-        message=command.message,
-        labels=command.labels,
-        facts=command.facts,
-        revision=revision,
-    )
-    workflow = workflow or Workflow(name=command.workflow, kind=command.kind, versions=0, created_ms=command.time_ms)
-    state.put_workflow(structs.replace(workflow, versions=version.number))
-    state.put_version(version)
-    state.put_digest(version.workflow, version.digest, Digest(newest=version.number))  # none is fenced
-    if semver:
-        state.put_semver(version.workflow, semver, version.number)
-    if not state.has_content(version.digest):
-        state.put_content(version.digest, command.content)
+def _set_policy(state: State, command: SetPolicy) -> PolicySet:
+    policy = state.policy(command.scope) or Policy()
+    after = structs.replace(policy, **command.fields)
+    revision = state.registry().revision
+    if after == policy:
+        return PolicySet(revision=revision, scope=command.scope, policy=policy)
+    state.put_policy(command.scope, after)
     accept(
         state,
         Change(
-            revision=revision,
+            revision=revision + 1,
             time_ms=command.time_ms,
             principal=command.principal,
-            action="publish",
-            request_id=command.request_id,
-            workflows=(version.workflow,),
-            version=version,
-        ),
-    )
-    return Published(revision=revision, version=version, created=True)
-
-
-def _mark(state: State, command: Mark) -> Marked | Rejected:
-    version = find_version(state, command.workflow, command.version)
-    if isinstance(version, Rejected):
-        return version
-    in_use = _in_use(state, command, version)
-    if in_use is not None:
-        return in_use
-    previous = version.status
-    if command.status == previous:
-        return Marked(revision=state.registry().revision, version=version, previous_status=previous)
-    revision = state.registry().revision + 1
-    version = structs.replace(version, status=command.status)
-    state.put_version(version)
-    if "fenced" in (previous, command.status):
-        _fence(state, version)
-    accept(
-        state,
-        Change(
-            revision=revision,
-            time_ms=command.time_ms,
-            principal=command.principal,
-            action="mark",
+            action="policy",
             reason=command.reason,
             request_id=command.request_id,
-            workflows=(version.workflow,),
-            version=version,
-            previous_status=previous,
+            scope=command.scope,
+            policy=after,
         ),
     )
-    return Marked(revision=revision, version=version, previous_status=previous)
+    return PolicySet(revision=revision + 1, scope=command.scope, policy=after)
 
 
-def _in_use(state: State, command: Mark, version: Version) -> Rejected | None:
-    """A pointer must not name what is archived, nor the bytes that are fenced."""
-    for pointer in state.pointers(version.workflow):
-        same_bytes = command.status == "fenced" and pointer.digest == version.digest
-        if same_bytes or (command.status == "archived" and pointer.version == version.number):
-            return reject(
-                state,
-                Reason.VERSION_IN_USE,
-                f"{pointer.pointer} of {version.workflow} names version {pointer.version}"
-                + ("" if pointer.version == version.number else f", the same bytes as version {version.number}")
-                + f"; it was not marked {command.status}",
-                hint="move the pointer first: "
-                f"regctl rollback {version.workflow} --pointer {pointer.pointer} --reason WHY",
-                metadata={
-                    "workflow": version.workflow,
-                    "version": str(version.number),
-                    "pointer": pointer.pointer,
-                    "generation": str(pointer.generation),
-                },
-            )
-    return None
-
-
-def _fence(state: State, version: Version) -> None:
-    """Keep account of the fenced ones among the versions with the same bytes."""
-    row = state.digest(version.workflow, version.digest)
-    if row is None:
-        raise KeyError(f"digest {version.digest} of {version.workflow} is missing")
-    others = [number for number in row.fenced if number != version.number]
-    fenced = sorted([*others, version.number] if version.status == "fenced" else others)
-    state.put_digest(version.workflow, version.digest, structs.replace(row, fenced=tuple(fenced)))
+def _keep_key(state: State, command: KeepKey) -> KeyKept:
+    registry = state.registry()
+    if not registry.fingerprint_key:
+        state.put_registry(structs.replace(registry, fingerprint_key=command.key))
+    return KeyKept(revision=registry.revision)
 
 
 def _acknowledge(state: State, command: Acknowledge) -> Acknowledged:

@@ -41,6 +41,20 @@ class Version(Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: dict[str, str] = {}
     facts: dict[str, str] = {}
     revision: int = 0
+    requires: tuple[str, ...] = ()  # other workflows it calls: `ns/name`, or as its format names them: `n8n:ID`
+    secrets: dict[str, str] = {}  # name -> keyed fingerprint of a value that was left out of the content
+    summary: str = ""  # what it changed, against its first parent, in one sentence
+    change: str = ""  # and how much: none, minor, medium, major
+
+
+class Policy(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Rules for publishing and switching. Empty: not said here; see `core.policies`."""
+
+    unchanged: str = ""  # allow | warn | refuse: a publish that means the same as the newest version
+    checks: str = ""  # warn | refuse: content with findings of level block
+    literals: str = ""  # warn | refuse: content with literals that look like secrets
+    verdict: str = ""  # ok | warn | confirm | block: the worst verdict that a switch is taken with
+    immutable_labels: str = ""  # patterns of label keys, comma separated: `release-*,approved`
 
 
 class Pointer(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -79,7 +93,7 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     revision: int
     time_ms: int
     principal: str
-    action: Literal["found", "publish", "switch", "rollback", "mark"] | EpochCause
+    action: Literal["found", "publish", "switch", "rollback", "mark", "label", "policy"] | EpochCause
     reason: str = ""
     request_id: str = ""
     workflows: tuple[str, ...] = ()
@@ -88,6 +102,9 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     previous_status: str = ""
     status_changes: tuple[StatusChange, ...] = ()
     epoch: int = 0  # the one that begins here
+    scope: str = ""  # policy: `*`, `ns/*` or `ns/name`
+    policy: Policy | None = None  # policy: after the change
+    forced: bool = False  # switch, rollback: asked for with force, needed or not; since feature level 2
 
 
 class Content(Struct, frozen=True, kw_only=True):
@@ -127,3 +144,4 @@ class Registry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     forgotten_ms: int = 0  # newest issue time among forgotten request ids
     remembered: int = 0  # request ids kept
     requests: int = 0  # request ids ever kept: the order of forgetting
+    fingerprint_key: bytes = b""  # of secrets; never leaves the members and their backups

@@ -4,6 +4,7 @@ name       1 to 63 of A-Z a-z 0-9 . _ -, and not a dot first
 workflow   name/name
 pointer    a name that starts with a letter and does not look like a version (v1.4.0) or a digest
 label      key: a name; value: up to 128 characters of one line
+scope      of a policy: * for all workflows, namespace/* or a workflow
 """
 
 from __future__ import annotations
@@ -42,6 +43,15 @@ def check_pointer(name: str) -> str:
     if not NAME.fullmatch(name) or not name[0].isalpha() or _LIKE_A_VERSION.fullmatch(name):
         raise _invalid(name, "pointer", f"it starts with a letter and is no version such as v1.2.3; {ALLOWED}")
     return name
+
+
+def check_scope(scope: str) -> str:
+    namespace, slash, name = scope.partition("/")
+    if scope == "*" or (slash and name == "*" and NAME.fullmatch(namespace)):
+        return scope
+    if len(scope.split("/")) != 2 or not all(NAME.fullmatch(part) for part in scope.split("/")):
+        raise _invalid(scope, "scope", f"write *, namespace/* or namespace/name, for each {ALLOWED}")
+    return scope
 
 
 def check_agent(name: str) -> str:

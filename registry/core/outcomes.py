@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, msgpack
 
-from registry.core.model import Pointer, StatusChange, Version
+from registry.core.model import Pointer, Policy, StatusChange, Version
 
 
 class Founded(Struct, frozen=True, kw_only=True, tag="founded"):
@@ -17,10 +17,11 @@ class EpochBegun(Struct, frozen=True, kw_only=True, tag="epoch_begun"):
     epoch: int
 
 
-class Published(Struct, frozen=True, kw_only=True, tag="published"):
+class Published(Struct, frozen=True, kw_only=True, tag="published", omit_defaults=True):
     revision: int
     version: Version
     created: bool
+    notes: tuple[str, ...] = ()  # for people: "means the same as version 3"
 
 
 class Switched(Struct, frozen=True, kw_only=True, tag="switched"):
@@ -34,6 +35,21 @@ class Marked(Struct, frozen=True, kw_only=True, tag="marked"):
     revision: int
     version: Version
     previous_status: str
+
+
+class Labelled(Struct, frozen=True, kw_only=True, tag="labelled"):
+    revision: int
+    version: Version
+
+
+class PolicySet(Struct, frozen=True, kw_only=True, tag="policy_set"):
+    revision: int
+    scope: str
+    policy: Policy
+
+
+class KeyKept(Struct, frozen=True, kw_only=True, tag="key_kept"):
+    revision: int
 
 
 class Acknowledged(Struct, frozen=True, kw_only=True, tag="acknowledged"):
@@ -50,7 +66,9 @@ class Rejected(Struct, frozen=True, kw_only=True, tag="rejected"):
     metadata: dict[str, str] = {}
 
 
-Outcome = Founded | EpochBegun | Published | Switched | Marked | Acknowledged | Rejected
+Outcome = (
+    Founded | EpochBegun | Published | Switched | Marked | Labelled | PolicySet | KeyKept | Acknowledged | Rejected
+)
 
 
 class Remembered(Struct, frozen=True, kw_only=True):

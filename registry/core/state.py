@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from registry.core.model import Agent, Change, Content, Digest, Pointer, Registry, Version, Workflow
+from registry.core.model import Agent, Change, Content, Digest, Pointer, Policy, Registry, Version, Workflow
 from registry.core.outcomes import Remembered
 
 
-class State(Protocol):
-    """Sees its own writes. A missing row is None (counters: a fresh Registry, contact 0)."""
+class View(Protocol):
+    """A missing row is None (counters: a fresh Registry, contact 0)."""
 
     def registry(self) -> Registry: ...
 
@@ -22,6 +22,14 @@ class State(Protocol):
 
     def semver(self, workflow: str, semver: str) -> int | None:
         """The number of the version with this label `semver`, in the form of names.semver_key."""
+        ...
+
+    def fences(self, workflow: str, semantic_digest: str) -> tuple[int, ...]:
+        """Numbers of the fenced versions with this meaning, those fenced since feature level 2; empty: none."""
+        ...
+
+    def policy(self, scope: str) -> Policy | None:
+        """What one scope says: `*`, `ns/*` or `ns/name`."""
         ...
 
     def pointer(self, workflow: str, pointer: str) -> Pointer | None: ...
@@ -46,6 +54,10 @@ class State(Protocol):
 
     def contact_ms(self, agent: str) -> int: ...
 
+
+class State(View, Protocol):
+    """Sees its own writes."""
+
     def put_registry(self, registry: Registry) -> None: ...
 
     def put_workflow(self, workflow: Workflow) -> None: ...
@@ -55,6 +67,16 @@ class State(Protocol):
     def put_digest(self, workflow: str, digest: str, row: Digest) -> None: ...
 
     def put_semver(self, workflow: str, semver: str, number: int) -> None: ...
+
+    def put_fences(self, workflow: str, semantic_digest: str, numbers: tuple[int, ...]) -> None: ...
+
+    def put_policy(self, scope: str, policy: Policy) -> None:
+        """One that says nothing is not kept."""
+        ...
+
+    def put_requirement(self, token: str, workflow: str, number: int) -> None:
+        """The newest version of a workflow that requires `token`."""
+        ...
 
     def put_pointer(self, pointer: Pointer) -> None:
         """As the current one and as one more of its switches."""

@@ -19,7 +19,7 @@ from itertools import islice
 
 from msgspec import structs
 
-from registry.core import limits
+from registry.core import fences, limits, verdicts
 from registry.core.commands import Move, Switch
 from registry.core.decisions import accept, find_version, no_workflow, reject
 from registry.core.errors import Reason
@@ -44,21 +44,21 @@ class _Step:
     notes: tuple[str, ...]
 
 
-def switch(state: State, command: Switch) -> Switched | Rejected:
+def switch(state: State, command: Switch, *, level: int) -> Switched | Rejected:
     """Decide the command and write it. `command` is well-formed (validation.check)."""
     currents = [state.pointer(move.workflow, move.pointer) for move in command.moves]
     leaving = {(current.workflow, current.version) for current in currents if current is not None}
     steps: list[_Step] = []
     for move, current in zip(command.moves, currents, strict=True):
-        step = _decide(state, command, move, current, leaving)
+        step = _decide(state, command, move, current, leaving, level)
         if isinstance(step, Rejected):
             return step
         steps.append(step)
-    return _too_many_pointers(state, steps) or _write(state, command, steps)
+    return _too_many_pointers(state, steps) or _write(state, command, steps, level)
 
 
 def _decide(
-    state: State, command: Switch, move: Move, current: Pointer | None, leaving: set[tuple[str, int]]
+    state: State, command: Switch, move: Move, current: Pointer | None, leaving: set[tuple[str, int]], level: int
 ) -> _Step | Rejected:
     if state.workflow(move.workflow) is None:
         return no_workflow(state, move.workflow)
@@ -74,17 +74,17 @@ def _decide(
             metadata={"workflow": move.workflow, "pointer": move.pointer},
         )
     if current is not None and not move.target:
-        return _pick(state, move, current, {number for name, number in leaving if name == move.workflow})
-    return _named(state, command, move, current)
+        return _pick(state, move, current, {number for name, number in leaving if name == move.workflow}, level)
+    return _named(state, command, move, current, level)
 
 
-def _named(state: State, command: Switch, move: Move, current: Pointer | None) -> _Step | Rejected:
+def _named(state: State, command: Switch, move: Move, current: Pointer | None, level: int) -> _Step | Rejected:
     """The target that the command names."""
     target = find_version(state, move.workflow, move.target)
     if isinstance(target, Rejected):
         return target
     notes: list[str] = []
-    status, why = _standing(state, target)
+    status, why = _standing(state, target, level)
     if status in _UNUSABLE:
         if not command.force:
             return reject(
@@ -95,6 +95,10 @@ def _named(state: State, command: Switch, move: Move, current: Pointer | None) -
                 metadata={"workflow": target.workflow, "version": str(target.number), "status": status},
             )
         notes.append(f"{target.workflow}: version {target.number} {why}; switched by force")
+    if level >= 2 and not command.force:
+        refused = (verdicts.refuse_rollback if command.rollback else verdicts.refuse)(state, move, current)
+        if refused is not None:
+            return refused
     if current is not None and current.version == target.number:
         notes.append(
             f"{target.workflow}: {move.pointer} named version {target.number} already; it has a new generation"
@@ -102,11 +106,12 @@ def _named(state: State, command: Switch, move: Move, current: Pointer | None) -
     return _Step(move, current, target, tuple(notes))
 
 
-def _pick(state: State, move: Move, current: Pointer, leaving: set[int]) -> _Step | Rejected:
+def _pick(state: State, move: Move, current: Pointer, leaving: set[int], level: int) -> _Step | Rejected:
     """The target of a rollback that names none; see the top of this file."""
     tried = set(leaving)
     in_run = True
     fallback: Version | None = None
+    twins: list[str] = []
     for past in islice(state.switches(move.workflow, move.pointer), limits.ROLLBACK_SWITCHES):
         if in_run and past.rollback:
             tried.add(past.previous_version)
@@ -118,7 +123,9 @@ def _pick(state: State, move: Move, current: Pointer, leaving: set[int]) -> _Ste
         version = find_version(state, move.workflow, past.version)
         if isinstance(version, Rejected):
             raise KeyError(f"{move.workflow} was switched to version {past.version}, which is missing")
-        status, _ = _standing(state, version)
+        status, why = _standing(state, version, level)
+        if level >= 2 and status != version.status:
+            twins.append(f"version {version.number} {why}")
         if status == "stable":
             return _Step(move, current, version, _same_bytes(current, version))
         if status not in _UNUSABLE and fallback is None:
@@ -133,18 +140,25 @@ def _pick(state: State, move: Move, current: Pointer, leaving: set[int]) -> _Ste
         state,
         Reason.NO_ROLLBACK_TARGET,
         f"{move.workflow}: {move.pointer} has no earlier version to go back to that is not failed, fenced, archived "
-        f"or rolled back from already; it still names version {current.version}",
+        f"or rolled back from already{_counted(twins)}; it still names version {current.version}",
         hint=f"choose one from regctl versions {move.workflow} and name it with --to",
         metadata=_record(current),
     )
 
 
-def _standing(state: State, version: Version) -> tuple[str, str]:
-    """The status that counts, fenced if any version with the same bytes is; and why, as a predicate."""
-    row = state.digest(version.workflow, version.digest)
-    if row is not None and row.fenced and version.number not in row.fenced:
-        return "fenced", f"has the same bytes as version {row.fenced[0]}, which is fenced"
+def _standing(state: State, version: Version, level: int) -> tuple[str, str]:
+    """The status that counts, fenced if any version with the same bytes or meaning is; and why, as a predicate."""
+    if version.status != "fenced":
+        fence = fences.find(state, version.workflow, version.digest, version.semantic_digest, level=level)
+        if fence is not None:
+            return "fenced", f"{fence.how}, which is fenced"
     return version.status, f"is {version.status}"
+
+
+def _counted(twins: list[str]) -> str:
+    """The newest of the versions that count as fenced and are not marked so."""
+    more = f", and {len(twins) - 1} more" if len(twins) > 1 else ""
+    return f" ({twins[0]}{more})" if twins else ""
 
 
 def _same_bytes(current: Pointer, target: Version) -> tuple[str, ...]:
@@ -193,7 +207,7 @@ def _record(pointer: Pointer) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
 
 
-def _write(state: State, command: Switch, steps: list[_Step]) -> Switched:
+def _write(state: State, command: Switch, steps: list[_Step], level: int) -> Switched:
     revision = state.registry().revision + 1
     pointers = tuple(_moved(step, command, revision) for step in steps)
     status_changes = _failures(state, steps) if command.rollback and not command.keep_status else ()
@@ -216,6 +230,7 @@ def _write(state: State, command: Switch, steps: list[_Step]) -> Switched:
             workflows=tuple(dict.fromkeys(pointer.workflow for pointer in pointers)),
             pointers=pointers,
             status_changes=status_changes,
+            forced=command.force and level >= 2,
         ),
     )
     notes = tuple(note for step in steps for note in step.notes)

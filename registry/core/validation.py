@@ -6,15 +6,30 @@ member can put into the log what would end the others.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import assert_never, get_args
 
-from registry.core import limits, names, request_ids
-from registry.core.commands import Ack, Acknowledge, BeginEpoch, Command, Found, Mark, Move, Publish, Switch
+from registry.core import limits, names, policies, request_ids
+from registry.core.commands import (
+    Ack,
+    Acknowledge,
+    BeginEpoch,
+    Command,
+    Found,
+    KeepKey,
+    Label,
+    Mark,
+    Move,
+    Publish,
+    SetPolicy,
+    Switch,
+)
 from registry.core.errors import Invalid, Reason
 from registry.core.model import EPOCH_CAUSES, SEMVER_LABEL, STATUSES, Phase
 
 NUMBER_MAX = 2**63 - 1
 EPOCH_MAX = 2**32  # no history is begun so often; a slip of the finger must not use them up
+CHANGES = ("", "none", "minor", "medium", "major")
 _PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
@@ -58,6 +73,23 @@ def check(command: Command) -> None:
                     f"not a status: {command.status[:80]!a}",
                     hint=f"one of {', '.join(STATUSES)}",
                 )
+        case Label():
+            request_ids.check(command.request_id)
+            _label(command)
+        case SetPolicy():
+            request_ids.check(command.request_id)
+            names.check_scope(command.scope)
+            names.check_principal(command.principal)
+            _reason(command.reason)
+            policies.check(command.fields)
+        case KeepKey():
+            request_ids.check(command.request_id)
+            if len(command.key) != limits.FINGERPRINT_KEY_BYTES:
+                raise Invalid(
+                    Reason.INVALID_REQUEST,
+                    f"a key of {len(command.key)} bytes",
+                    hint=f"it has {limits.FINGERPRINT_KEY_BYTES}",
+                )
         case Acknowledge():
             _count(len(command.acks), "acks", limits.ACKS)
             _count(len(command.contacts), "contacts", limits.CONTACTS)
@@ -77,14 +109,67 @@ def _publish(command: Publish) -> None:
     names.check_name(command.kind, "kind")
     names.check_digest(command.digest)
     names.check_text(command.message, "message", limits.MESSAGE_CHARS)
-    names.check_labels(command.labels)
-    if SEMVER_LABEL in command.labels:
-        names.semver_key(command.labels[SEMVER_LABEL])
+    _labels(command.labels)
     _count(len(command.facts), "facts", limits.FACTS)
     for key, value in command.facts.items():
         names.check_name(key, "fact")
         names.check_text(value, f"fact {key}", limits.FACT_CHARS)
     _count(command.content.size_bytes, "bytes of content", limits.CONTENT_BYTES_CEILING)
+    _count(len(command.parents), "parents", limits.PARENTS)
+    for parent in command.parents:
+        _number(parent, "parent", least=1)
+    _found_in_content(command)
+
+
+def _found_in_content(command: Publish) -> None:
+    """What the member that proposes has read out of the content."""
+    for requires in (command.requires, command.asked_requires):
+        _count(len(requires), "required workflows", limits.REQUIRES)
+    for token in (*command.requires, *command.asked_requires):
+        names.check_text(token, "required workflow", limits.REQUIRES_CHARS)
+        if not token:
+            raise Invalid(
+                Reason.INVALID_REQUEST, "a required workflow has no name", hint="write namespace/name, or n8n:ID"
+            )
+    _count(len(command.secrets), "secret values", limits.SECRETS)
+    for name, fingerprint in command.secrets.items():
+        names.check_text(name, "name of a secret", limits.SECRET_NAME_CHARS)
+        names.check_line(fingerprint, "fingerprint of a secret", limits.LABEL_VALUE_CHARS)
+    names.check_text(command.summary, "summary", limits.SUMMARY_CHARS)
+    if command.change not in CHANGES:
+        raise Invalid(
+            Reason.INVALID_REQUEST,
+            f"not how much a version changes: {command.change[:80]!a}",
+            hint=f"one of {', '.join(CHANGES[1:])}",
+        )
+    for what, texts in (("finding", command.findings), ("literal", command.literals)):
+        _count(len(texts), f"{what}s", limits.FINDINGS)
+        for text in texts:
+            names.check_text(text, what, limits.FINDING_CHARS)
+
+
+def _label(command: Label) -> None:
+    names.check_workflow(command.workflow)
+    names.check_principal(command.principal)
+    _number(command.version, "version", least=1)
+    names.check_text(command.reason, "reason", limits.REASON_CHARS)
+    _labels(command.labels)
+    _count(len(command.remove), "labels to remove", limits.LABELS)
+    for key in command.remove:
+        names.check_name(key, "label key")
+    both = sorted(command.labels.keys() & set(command.remove))
+    if both or not (command.labels or command.remove):
+        raise Invalid(
+            Reason.INVALID_REQUEST,
+            f"label {both[0]} is both set and removed" if both else "no label is named",
+            hint="set it or remove it; nothing was changed" if both else "name at least one to set or to remove",
+        )
+
+
+def _labels(labels: Mapping[str, str]) -> None:
+    names.check_labels(labels)
+    if SEMVER_LABEL in labels:
+        names.semver_key(labels[SEMVER_LABEL])
 
 
 def _switch(command: Switch) -> None:
@@ -111,6 +196,13 @@ def _move(move: Move, rollback: bool) -> None:
     _number(move.target, "target version", least=0 if rollback else 1)
     if move.expected_generation is not None:
         _number(move.expected_generation, "expected generation")
+    _number(move.verdict_from, "version that the verdict is from")
+    if move.verdict and move.verdict not in policies.VERDICTS:
+        raise Invalid(
+            Reason.INVALID_REQUEST,
+            f"not a verdict: {move.verdict[:80]!a}",
+            hint=f"one of {', '.join(policies.VERDICTS)}",
+        )
 
 
 def _ack(ack: Ack) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from registry.core.errors import Invalid
 from registry.formats.canonical import semantic_digest, value_digest
 from registry.formats.document import Document
-from registry.formats.model import Comparison, Read
+from registry.formats.model import Comparison, Format, Read
 from registry.formats.parse import Parsed
 from registry.formats.summary import counted, sentence
 from registry.formats.values import Listing, differences
@@ -27,7 +27,7 @@ def compare_values(old: Any, new: Any) -> Comparison:
     return Comparison(changes=changes, omitted=listing.omitted, summary=sentence(parts))
 
 
-class _Tree(ABC):
+class _Tree(Format, ABC):
     kind: str
 
     def read(self, document: Document) -> Read:

@@ -4,108 +4,88 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.core import limits
+from msgspec import structs
+
 from registry.core.errors import Invalid
-from registry.formats.canonical import semantic_digest, value_digest
-from registry.formats.dify_compare import compare_apps
-from registry.formats.dify_view import App, view
-from registry.formats.document import Document
-from registry.formats.model import Comparison, Read
+from registry.formats.canonical import canonical
+from registry.formats.dify_check import check_app
+from registry.formats.dify_references import workflow_tools
+from registry.formats.dify_rules import DifyRules
+from registry.formats.dify_view import view
+from registry.formats.document import Document, is_saved_reply
+from registry.formats.graph import Graph
+from registry.formats.graph_format import GraphFormat
+from registry.formats.model import Finding, Read, Secret
 from registry.formats.parse import Parsed, refuse
-from registry.formats.secrets import mask_text
+from registry.formats.secrets import is_secret_type, says_secret, short
 
 _KINDS = ("app", "rag_pipeline")
 
 
-class Dify:
+class Dify(GraphFormat):
     kind = "dify"
+    called = "a Dify app: there is no `app` with a `workflow` or a `model_config`"
+    rules = DifyRules()
 
-    def detect(self, document: Document) -> bool:
+    def parsed(self, document: Document) -> Parsed:
+        outer = document.tree()
+        if not is_saved_reply(outer.value):
+            return outer
         try:
-            value, _, _ = _unwrapped(document)
-        except Invalid:
+            return Document(outer.value["data"].encode()).tree()
+        except Invalid as error:
+            refuse(f"the `data` of a saved reply: {error.message}")
+
+    def fits(self, value: Any) -> bool:
+        if not isinstance(value, dict):
             return False
-        return _is_app(value)
+        workflow, app = value.get("workflow"), value.get("app")
+        graph = workflow.get("graph") if isinstance(workflow, dict) else None
+        if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
+            return True
+        named = isinstance(app, dict) and ("mode" in app or value.get("kind") in _KINDS)
+        body = isinstance(workflow, dict) or isinstance(value.get("model_config"), dict)
+        return body and (named or value.get("kind") in _KINDS)
+
+    def view(self, value: Any) -> Graph:
+        return view(value)
+
+    def facts(self, value: Any, graph: Graph) -> dict[str, Any]:
+        return {
+            "mode": graph.app.get("app", {}).get("mode"),
+            "dsl_version": graph.app["version"],
+            "name": graph.text.get("app", {}).get("name"),
+            "notes": len(graph.notes) or None,
+            "plugins": len(graph.dependencies),
+        }
 
     def read(self, document: Document) -> Read:
-        value, wrapped, warnings = _unwrapped(document)
-        if not _is_app(value):
-            refuse(
-                "not a Dify app: there is no `app` with a `workflow` or a `model_config`",
-                hint="leave the kind away to have it detected, or name the right one",
+        read = super().read(document)
+        if is_saved_reply(document.tree().value):
+            return structs.replace(read, facts=read.facts | {"wrapped": "true"})
+        return read
+
+    def check(self, read: Read) -> list[Finding]:
+        return super().check(read) + check_app(read.value, read.view, self.rules)
+
+    def requires(self, read: Read) -> list[str]:
+        """Workflows published as tools, by the name their publisher gave them: ids and labels differ by server."""
+        app: Graph = read.view
+        tools = workflow_tools([node.config for node in app.nodes] + [app.model_config])
+        return sorted({f"dify-tool:{name}" for name in tools})
+
+    def secrets(self, read: Read) -> list[Secret]:
+        """Environment variables of type secret: Dify keeps what it has where it finds its own placeholder."""
+        workflow = read.value.get("workflow")
+        variables = workflow.get("environment_variables") if isinstance(workflow, dict) else None
+        return [
+            Secret(
+                name=f"environment.{short(str(variable.get('name', position)))}",
+                path=("workflow", "environment_variables", position, "value"),
+                value=value if isinstance(value := variable["value"], str) else canonical(value),
             )
-        app = view(value)
-        return Read(
-            content=document.content,
-            text=document.text(),
-            value=value,
-            view=app,
-            value_digest=value_digest(value),
-            semantic_digest=semantic_digest(app.meaning()),
-            facts=_facts(app, wrapped),
-            warnings=document.warnings + warnings + _warnings(app),
-        )
-
-    def compare(self, old: Read, new: Read) -> Comparison:
-        return compare_apps(old.view, new.view)
-
-
-def _unwrapped(document: Document) -> tuple[Any, bool, tuple[str, ...]]:
-    """The app, whether it stood inside a saved reply, and warnings."""
-    parsed = document.tree()
-    value = parsed.value
-    if not (isinstance(value, dict) and list(value) == ["data"] and isinstance(value["data"], str)):
-        return value, False, parsed.warnings
-    try:
-        inner: Parsed = Document(value["data"].encode()).tree()
-    except Invalid as error:
-        refuse(f"the `data` of a saved reply: {error.message}")
-    return inner.value, True, inner.warnings
-
-
-def _is_app(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    workflow, app = value.get("workflow"), value.get("app")
-    graph = workflow.get("graph") if isinstance(workflow, dict) else None
-    if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
-        return True
-    named = isinstance(app, dict) and ("mode" in app or value.get("kind") in _KINDS)
-    body = isinstance(workflow, dict) or isinstance(value.get("model_config"), dict)
-    return body and (named or value.get("kind") in _KINDS)
-
-
-def _facts(app: App, wrapped: bool) -> dict[str, str]:
-    facts = {
-        "mode": _short(app.app.get("app", {}).get("mode")),
-        "dsl_version": _short(app.app["version"]),
-        "name": _short(app.text.get("app", {}).get("name")),
-        "nodes": str(len(app.nodes)),
-        "notes": str(len(app.notes)) if app.notes else "",
-        "edges": str(len(app.edges)),
-        "plugins": str(len(app.dependencies)),
-        "wrapped": "true" if wrapped else "",
-    }
-    return {key: item for key, item in facts.items() if item}
-
-
-def _short(value: Any) -> str:
-    return "" if value is None else mask_text(str(value))[: limits.FACT_CHARS]
-
-
-def _warnings(app: App) -> tuple[str, ...]:
-    """What makes an import fail or an app behave oddly, seen without knowing the server. No verdict."""
-    found = []
-    version = app.app["version"]
-    if not isinstance(version, str):
-        found.append("no DSL version: Dify takes it for 0.1.0" if version is None else "the DSL version is not text")
-    if not app.app.get("app", {}).get("mode"):
-        found.append("no app.mode: Dify refuses the import")
-    ids = {node.id for node in app.nodes}
-    repeated = sorted({node.id.rpartition("#")[0] for node in app.nodes if "#" in node.id} & ids)
-    found += [f"node id {node_id!r} is used twice" for node_id in repeated[:3]]
-    dangling = [edge for edge in app.edges if edge.source not in ids or edge.target not in ids]
-    found += [f"the edge {edge.source} -> {edge.target} leads to no node" for edge in dangling[:3]]
-    if app.model_config is None and not app.nodes:
-        found.append("the workflow has no nodes")
-    return tuple(found)
+            for position, variable in enumerate(variables if isinstance(variables, list) else [])
+            if isinstance(variable, dict)
+            and is_secret_type(variable.get("value_type"))
+            and says_secret(variable.get("value"))
+        ]

@@ -7,12 +7,21 @@ apps can go unseen.
 from __future__ import annotations
 
 import re
+from types import NoneType
 from typing import Any
 
-from msgspec import Struct
-
-from registry.formats.canonical import canonical
-from registry.formats.limits import NODE_ID_CHARS
+from registry.formats.graph import (
+    Edge,
+    Graph,
+    Node,
+    filled,
+    flag_repeated,
+    is_id,
+    point,
+    split,
+    unordered,
+    with_unique_ids,
+)
 from registry.formats.secrets import short
 
 _NODE_LAYOUT = frozenset(
@@ -21,6 +30,7 @@ _NODE_LAYOUT = frozenset(
 )
 _EDGE_LAYOUT = frozenset({"id", "type", "selected", "zIndex", "data"})
 _EDGE_KEYS = {"source": "", "sourceHandle": "source", "target": "", "targetHandle": "target"}
+ENDS = frozenset(_EDGE_KEYS)
 _APP_TEXT = frozenset({"name", "description", "icon", "icon_type", "icon_background", "use_icon_as_answer_icon"})
 _PLUGIN_FIELDS = {
     "tool": frozenset({"paramSchemas", "params", "output_schema", "tool_description", "tool_label"}),
@@ -29,69 +39,14 @@ _PLUGIN_FIELDS = {
 }
 _NOT_SAID = ("isInIteration", "isInLoop")  # false is the same as absent
 _PLUGIN_PATH = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+/[a-z0-9_-]+)?")
-_OPTIONAL = ("kind", "dependencies", "features", "environment_variables", "conversation_variables")
+_OPTIONAL = (
+    *("kind", "dependencies", "features", "environment_variables", "conversation_variables"),
+    "rag_pipeline_variables",
+)
 _NUMBERS = ("integer", "float")
 
 
-class Node(Struct, kw_only=True):
-    id: str
-    type: str
-    title: str
-    config: dict[str, Any]  # data without text and noise
-    outer: dict[str, Any]  # outer type, parentId and unknown fields
-    text: dict[str, Any]
-    layout: dict[str, Any]
-    derived: dict[str, Any]  # fields as written that were dropped or respelled
-    note: bool = False
-
-    def meaning(self) -> dict[str, Any]:
-        return {"id": self.id, "data": self.config, "node": self.outer}
-
-
-class Edge(Struct, kw_only=True):
-    source: str
-    source_handle: str
-    target: str
-    target_handle: str
-    extra: dict[str, Any]  # unknown fields
-    layout: dict[str, Any]
-
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        return (self.source, self.source_handle, self.target, self.target_handle)
-
-
-class App(Struct, kw_only=True):
-    app: dict[str, Any]  # kind, version, mode and unknown fields of the app block
-    text: dict[str, Any]
-    nodes: list[Node]
-    notes: list[Node]
-    edges: list[Edge]
-    environment: list[Any]
-    conversation: list[Any]
-    dependencies: list[Any]
-    features: Any
-    model_config: Any  # chat, agent and completion apps; None: a graph
-    rest: dict[str, Any]  # whatever has no place above
-    viewport: Any
-    derived: dict[str, Any]  # as written, of everything outside nodes
-
-    def meaning(self) -> dict[str, Any]:
-        """What the semantic digest is made of: order of graph parts, variables and dependencies does not count."""
-        return {
-            "app": self.app,
-            "nodes": _unordered([node.meaning() for node in self.nodes]),
-            "edges": _unordered([[*edge.key, edge.extra] for edge in self.edges], once=True),
-            "environment": _unordered(self.environment),
-            "conversation": _unordered(self.conversation),
-            "dependencies": _unordered(self.dependencies, once=True),
-            "features": self.features,
-            "model_config": self.model_config,
-            "rest": self.rest,
-        }
-
-
-def view(value: dict[str, Any]) -> App:
+def view(value: dict[str, Any]) -> Graph:
     """Total over mappings: parts of an unexpected shape go to `rest` as they are."""
     top = dict(value)
     derived: dict[str, Any] = {}
@@ -106,21 +61,26 @@ def view(value: dict[str, Any]) -> App:
     derived["absent"] = [key for block in (value, workflow) for key in _OPTIONAL if key not in block]
     nested = isinstance(workflow.get("graph"), dict)
     graph = dict(workflow.pop("graph")) if nested else workflow  # hand-written files leave the graph level out
-    nodes, odd_nodes = _split(graph, "nodes", _is_node)
-    edges, odd_edges = _split(graph, "edges", _is_edge)
+    nodes, odd_nodes = split(graph, "nodes", _is_node)
+    edges, odd_edges = split(graph, "edges", _is_edge)
     viewport = graph.pop("viewport", None)
-    environment, odd_environment = _split(workflow, "environment_variables", _is_named)
-    conversation, odd_conversation = _split(workflow, "conversation_variables", _is_named)
-    dependencies, odd_dependencies = _split(top, "dependencies", lambda item: isinstance(item, dict))
-    derived["variables"] = _unordered([_variable_style(item) for item in environment + conversation], once=True)
-    derived["dependencies"] = _unordered([_dependency_style(item) for item in dependencies], once=True)
+    environment, odd_environment = split(workflow, "environment_variables", _is_named)
+    conversation, odd_conversation = split(workflow, "conversation_variables", _is_named)
+    dependencies, odd_dependencies = split(top, "dependencies", lambda item: isinstance(item, dict))
+    derived["variables"] = unordered([_variable_style(item) for item in environment + conversation], once=True)
+    derived["dependencies"] = unordered([_dependency_style(item) for item in dependencies], once=True)
     features = workflow.pop("features", None) or {}
+    if workflow.get("rag_pipeline_variables") == []:
+        del workflow["rag_pipeline_variables"]
     model_config = top.pop("model_config", None)
-    inner = _filled({"environment_variables": odd_environment, "conversation_variables": odd_conversation})
-    odd_graph = (graph if nested else {}) | _filled({"nodes": odd_nodes, "edges": odd_edges})
-    inner |= workflow | _filled({"graph": odd_graph})
-    parts = [_node(item) for item in _with_unique_ids(nodes)]
-    return App(
+    inner = filled({"environment_variables": odd_environment, "conversation_variables": odd_conversation})
+    odd = filled({"nodes": odd_nodes, "edges": odd_edges})
+    inner |= workflow | (filled({"graph": graph | odd}) if nested else odd)
+    if not nested and isinstance(value.get("workflow"), dict):
+        app["graph"] = "missing"  # where Dify looks for one
+    parts = [_node(item, unique["id"]) for item, unique in zip(nodes, with_unique_ids(nodes), strict=True)]
+    flag_repeated(parts, (str(item["id"]) for item in nodes))
+    return Graph(
         app=app,
         text=text,
         nodes=[node for node in parts if not node.note],
@@ -131,60 +91,31 @@ def view(value: dict[str, Any]) -> App:
         dependencies=[_dependency(item) for item in dependencies],
         features=_spelled(features, derived, "features"),
         model_config=_spelled(model_config, derived, "model_config"),
-        rest=top | _filled({"workflow": inner, "dependencies": odd_dependencies}),
+        rest=top | filled({"workflow": inner, "dependencies": odd_dependencies}),
         viewport=viewport,
         derived=derived,
     )
 
 
-def _unordered(items: list[Any], *, once: bool = False) -> list[str]:
-    texts = [canonical(item) for item in items]
-    return sorted(set(texts) if once else texts)
-
-
-def _filled(block: dict[str, Any]) -> dict[str, Any]:
-    return {key: item for key, item in block.items() if item}
-
-
-def _split(block: dict[str, Any], key: str, fits: Any) -> tuple[list[Any], Any]:
-    """Takes a list out of a block: the items that fit, and the others (or what stood there instead of a list)."""
-    items = block.pop(key, None)
-    if not isinstance(items, list):
-        return [], items
-    return [item for item in items if fits(item)], [item for item in items if not fits(item)]
-
-
 def _is_node(item: Any) -> bool:
-    return isinstance(item, dict) and _is_id(item.get("id")) and isinstance(item.get("data") or {}, dict)
+    return isinstance(item, dict) and is_id(item.get("id")) and isinstance(item.get("data") or {}, dict)
 
 
 def _is_edge(item: Any) -> bool:
     return isinstance(item, dict) and all(
-        _is_id(item.get(key)) or (default and item.get(key) is None) for key, default in _EDGE_KEYS.items()
+        is_id(item.get(key)) or (default and item.get(key) is None) for key, default in _EDGE_KEYS.items()
     )
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, (str, int)) and len(str(value)) <= NODE_ID_CHARS
 
 
 def _is_named(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("name"), str)
 
 
-def _with_unique_ids(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    seen: dict[str, int] = {}
-    out = []
-    for node in nodes:
-        name = str(node["id"])
-        seen[name] = seen.get(name, 0) + 1
-        out.append(node if seen[name] == 1 else node | {"id": f"{name}#{seen[name]}"})
-    return out
-
-
-def _node(raw: dict[str, Any]) -> Node:
+def _node(raw: dict[str, Any], unique_id: Any) -> Node:
     outer = dict(raw)
-    node_id = str(outer.pop("id"))
+    node_id = str(unique_id)
+    if not isinstance(outer.pop("id"), str):
+        outer["id"] = "number"
     data = dict(outer.pop("data", None) or {})
     layout: dict[str, Any] = {key: outer.pop(key) for key in list(outer) if key in _NODE_LAYOUT}
     outer_type = outer.get("type") if isinstance(outer.get("type"), str) else ""
@@ -212,6 +143,8 @@ def _node(raw: dict[str, Any]) -> Node:
         layout=layout,
         derived=derived,
         note=note,
+        at=point(layout.get("position")),
+        inside=str(outer["parentId"]) if is_id(outer.get("parentId")) else "",
     )
 
 
@@ -277,12 +210,14 @@ def _without_ids(holder: dict[str, Any], key: str, derived: dict[str, Any]) -> d
 
 def _edge(raw: dict[str, Any]) -> Edge:
     ends = {key: str(default if raw.get(key) is None else raw[key]) for key, default in _EDGE_KEYS.items()}
+    numbers = {key: "number" for key in _EDGE_KEYS if not isinstance(raw.get(key), (str, NoneType))}
+    unknown = {key: item for key, item in raw.items() if key not in _EDGE_KEYS and key not in _EDGE_LAYOUT}
     return Edge(
         source=ends["source"],
         source_handle=ends["sourceHandle"],
         target=ends["target"],
         target_handle=ends["targetHandle"],
-        extra={key: item for key, item in raw.items() if key not in _EDGE_KEYS and key not in _EDGE_LAYOUT},
+        extra=unknown | numbers,
         layout={key: item for key, item in raw.items() if key in _EDGE_LAYOUT},
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 from registry.core.errors import Invalid
 from registry.formats.parse import Parsed, read_json, read_toml, refuse
@@ -77,3 +78,8 @@ def _why_binary(content: bytes) -> str:
     except UnicodeDecodeError as error:
         return f"not UTF-8 at offset {error.start}"
     return ""
+
+
+def is_saved_reply(value: Any) -> bool:
+    """The raw reply of an export, `{"data": "<the content>"}`, saved as a file."""
+    return isinstance(value, dict) and list(value) == ["data"] and isinstance(value["data"], str)

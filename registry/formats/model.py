@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from msgspec import Struct, field
 
 from registry.formats.document import Document
+from registry.formats.words import Word
 
 Value: TypeAlias = Any  # dict[str, Value] | list[Value] | str | int | float | bool | None
 Sign = Literal["+", "-", "~"]
+Level = Literal["ok", "warn", "confirm", "block"]
+LEVELS: tuple[Level, ...] = get_args(Level)  # from harmless to worst
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """Something that is wrong, or may be, with one version or with going from one to another. Texts are masked."""
+
+    code: str  # stable: `edge_dangling`, `model_changed`; listed in docs/compare.md
+    level: Level
+    text: str  # for people: what, where, and why it matters
+    where: str = ""  # title of the node, or path
+
+
+class Verdict(Struct, kw_only=True):
+    """Whether a switch from the old version to the new one may go on, and how much it changes."""
+
+    level: Level = "ok"  # of its worst reason
+    change: Literal["none", "minor", "medium", "major"] = "none"
+    reasons: list[Finding] = []  # worst first
+
+
+class Secret(Struct, frozen=True, kw_only=True):
+    """A value that its format declares secret. `path`: keys and indexes from the top of the value."""
+
+    name: str
+    path: tuple[str | int, ...]
+    value: str
 
 
 class Inspection(Struct, frozen=True, kw_only=True):
@@ -20,6 +48,8 @@ class Inspection(Struct, frozen=True, kw_only=True):
     semantic_digest: str
     facts: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    requires: tuple[str, ...] = ()
 
 
 class Change(Struct, kw_only=True):
@@ -32,6 +62,7 @@ class Change(Struct, kw_only=True):
     where: str = ""
     masked: bool = False  # a secret was hidden: equal looking values do differ
     diff: list[str] = []  # of texts with several lines: unified, bounded
+    words: list[Word] = []  # of long texts that have words in common: `[op, text]`, as in `words.Word`
     shown_as: str = ""  # `model`, `input`, `output`: also listed under models or variables
 
 
@@ -63,6 +94,7 @@ class Nodes(Struct, kw_only=True):
     removed: list[Node] = []
     changed: list[NodeChange] = []
     rematched: list[Rematch] = []
+    moved: list[Node] = []  # layout: not part of the meaning
 
 
 class Edge(Struct, kw_only=True):
@@ -148,7 +180,9 @@ class Comparison(Struct, kw_only=True):
     text: list[Change] = []  # titles and descriptions
     annotations: list[Change] = []
     layout: Layout = field(default_factory=Layout)
+    verdict: Verdict = field(default_factory=Verdict)
     diff: list[str] = []  # of texts
+    words: list[Word] = []  # of texts
     lines_added: int = 0
     lines_removed: int = 0
     omitted: int = 0  # changes counted but not listed
@@ -165,18 +199,34 @@ class Read(Struct, frozen=True, kw_only=True):
     view: Any = None
     facts: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
+    repeated: bool = False  # a key stands twice in one mapping; see Parsed
 
 
 class Format(Protocol):
-    """One kind of content. Adding one: a file with this, and a line in `registry.formats.FORMATS`."""
+    """One kind of content. Adding one: a file with a subclass of this, and a line in `registry.formats.FORMATS`."""
 
     kind: str
 
     def detect(self, document: Document) -> bool:
         """Whether content of unnamed kind is of this one."""
+        ...
 
     def read(self, document: Document) -> Read:
         """Value, digests and facts. Raises Invalid(INVALID_CONTENT), with line and column where it can."""
+        ...
 
     def compare(self, old: Read, new: Read) -> Comparison:
-        """The sections that apply, and `summary`; the caller fills in flags and sides."""
+        """The sections that apply, and `summary`; the caller fills in flags, sides and verdict."""
+        ...
+
+    def check(self, read: Read) -> list[Finding]:
+        """What is wrong with this one content, without knowing where it will run."""
+        return []
+
+    def secrets(self, read: Read) -> list[Secret]:
+        """Values that the format itself declares secret, and that are there."""
+        return []
+
+    def requires(self, read: Read) -> list[str]:
+        """Other workflows that this one calls: `dify-tool:NAME`, `n8n:ID`. Empty: none, or not known."""
+        return []

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple, NoReturn
 from registry.core import limits
 from registry.core.errors import Invalid, Reason
 from registry.formats.canonical import canonical, number
-from registry.formats.limits import WARNINGS
+from registry.formats.limits import NUMBER_CHARS, WARNINGS
+from registry.formats.secrets import short
 
 
 class Parsed(NamedTuple):
     value: Any
     warnings: tuple[str, ...] = ()
+    repeated: bool = False  # a key stands twice in one mapping: what the earlier one held is not in the value
 
 
 def refuse(message: str, *, line: int = 0, column: int = 0, hint: str = "") -> NoReturn:
@@ -38,6 +40,10 @@ def too_deep() -> NoReturn:
 
 def too_many() -> NoReturn:
     _past("PARSE_NODES", f"more than {limits.PARSE_NODES} values, aliases expanded")
+
+
+def too_long() -> NoReturn:
+    _past("PARSE_CHARS", f"more than {limits.PARSE_CHARS} characters, aliases expanded")
 
 
 def _past(limit: str, message: str) -> NoReturn:
@@ -61,7 +67,7 @@ def read_json(text: str) -> Parsed:
     def real(digits: str) -> int | float:
         value = float(digits)
         if value in (float("inf"), float("-inf")):
-            refuse(f"the number {digits[:40]} is too large")
+            refuse(f"a number of {len(digits)} characters is too large")
         return number(value)
 
     try:
@@ -79,19 +85,32 @@ def read_json(text: str) -> Parsed:
         except UnicodeEncodeError:
             refuse("a lone surrogate (half of a \\u pair) is not text")
     twice = list(repeated)[:WARNINGS]
-    return Parsed(value, tuple(f"key {key[:60]!r} appears twice in one object; the last one counts" for key in twice))
+    return Parsed(
+        value,
+        tuple(f"key {short(key)!r} appears twice in one object; the last one counts" for key in twice),
+        bool(twice),
+    )
 
 
+# What matters for the length of a TOML key: dots, what ends a key, and what hides either. An open end reads to where
+# TOML itself would give up.
+_TOML_PARTS = re.compile(
+    r'''"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5})?|"(?:[^"\\\n]|\\.)*+"?'''
+    r"""|'{3}(?:[^']|'(?!''))*+(?:'{3,5})?|'[^'\n]*+'?|#[^\n]*+|\.|[=,\[\]{}\n]""",
+    re.DOTALL,
+)
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 def read_toml(text: str) -> Parsed:
     """Raises Invalid: not TOML, past a bound. Dates and times become their ISO text."""
+    if any(line.count(".") > limits.PARSE_DEPTH for line in text.split("\n")):
+        _bound_keys(text)
     try:
         value = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         place = _TOML_PLACE.search(str(error))
-        message = f"not TOML: {_TOML_PLACE.sub('', str(error))}"
+        message = f"not TOML: {short(_TOML_PLACE.sub('', str(error)))}"
         if place is None or place[1] is None:
             refuse(message, line=text.count("\n") + 1, column=1)
         refuse(message, line=int(place[1]), column=int(place[2]))
@@ -103,6 +122,18 @@ def read_toml(text: str) -> Parsed:
     return Parsed(_plain(value))
 
 
+def _bound_keys(text: str) -> None:
+    """Before tomllib looks: its time grows with the square of the parts of a key."""
+    dots = 0
+    for found in _TOML_PARTS.finditer(text):
+        if found[0] == ".":
+            dots += 1
+            if dots > limits.PARSE_DEPTH:
+                too_deep()
+        elif found[0] in "=,[]{}\n":
+            dots = 0
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -110,6 +141,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, float):
         return number(value)
+    if isinstance(value, int) and value.bit_length() > 4 * NUMBER_CHARS:
+        refuse(f"a number of more than {NUMBER_CHARS} digits")  # 0xfff...: text of it would raise later
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
     return value

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from registry.formats.words import sides
+
 
 class Row(NamedTuple):
     """One line. `sign` is `+`, `-`, `~` or empty for noise; texts hold no control characters but line feeds."""
@@ -20,19 +22,24 @@ class Row(NamedTuple):
 
 def rows(comparison: Mapping[str, Any]) -> list[Row]:
     """Every listed change once, what matters most first. Noise and what was cut come last, as counts."""
-    return [Row(*map(_printable, row)) for row in _rows(comparison)]
+    return [Row(*map(printable, row)) for row in _rows(comparison)]
 
 
 def _rows(comparison: Mapping[str, Any]) -> Iterator[Row]:
+    yield from verdict_rows(comparison["verdict"])
     yield from _changes(comparison["app"], "app")
     for model in comparison["models"]:
         yield Row(
-            model["sign"], "model", _in(model["where"], model["path"]), _model(model["old"]), _model(model["new"])
+            model["sign"],
+            "model",
+            _in(model["where"], model["path"]),
+            model_words(model["old"]),
+            model_words(model["new"]),
         )
     yield from _nodes(comparison["nodes"])
     for sign, key in (("-", "removed"), ("+", "added")):
         for edge in comparison["edges"][key]:
-            yield Row(sign, "edge", _edge(edge), "", "")
+            yield Row(sign, "edge", edge_words(edge), "", "")
     for variable in comparison["variables"]:
         yield from _variable(variable)
     for plugin in comparison["dependencies"]:
@@ -49,15 +56,23 @@ def _rows(comparison: Mapping[str, Any]) -> Iterator[Row]:
             yield Row(line[0], "line", "", line[1:] if line[0] == "-" else "", line[1:] if line[0] == "+" else "")
         else:
             yield Row("", "line", line, "", "")
-    yield from _noise(comparison)
+    yield from noise_rows(comparison)
+
+
+def verdict_rows(verdict: Mapping[str, Any]) -> Iterator[Row]:
+    """None where nothing speaks against the new version."""
+    if verdict["reasons"]:
+        yield Row("", "verdict", "", "", f"{verdict['level']}, {verdict['change']} change")
+    for reason in verdict["reasons"]:
+        yield Row("", "verdict", reason["where"], "", f"{reason['level']}: {reason['text']}")
 
 
 def _nodes(nodes: Mapping[str, Any]) -> Iterator[Row]:
     for sign, key in (("-", "removed"), ("+", "added")):
         for node in nodes[key]:
-            yield Row(sign, "node", _node(node), "", "")
+            yield Row(sign, "node", node_words(node), "", "")
     for node in nodes["rematched"]:
-        yield Row("~", "node id", _node(node), node["old_id"], node["new_id"])
+        yield Row("~", "node id", node_words(node), node["old_id"], node["new_id"])
     for node in nodes["changed"]:
         own = [change for change in node["changes"] if not change["shown_as"]]
         yield from _changes(own, "node", node["title"])
@@ -65,8 +80,10 @@ def _nodes(nodes: Mapping[str, Any]) -> Iterator[Row]:
 
 def _changes(changes: list[dict[str, Any]], what: str, place: str = "") -> Iterator[Row]:
     for change in changes:
-        old, new = _value(change["old"]), _value(change["new"])
-        if change["diff"]:
+        old, new = value_words(change["old"]), value_words(change["new"])
+        if change.get("words"):
+            old, new = sides(change["words"])
+        elif change["diff"]:
             old = "\n".join(line[1:] for line in change["diff"] if line.startswith("-"))
             new = "\n".join(line[1:] for line in change["diff"] if line.startswith("+"))
         if change["masked"] and old == new:
@@ -81,7 +98,7 @@ def _variable(variable: Mapping[str, Any]) -> Iterator[Row]:
         yield from _changes(variable["changes"], what, name)
         return
     fields = {
-        change["path"]: _value(change["old"] if change["new"] is None else change["new"])
+        change["path"]: value_words(change["old"] if change["new"] is None else change["new"])
         for change in variable["changes"]
     }
     value = next((fields[key] for key in ("value", "value_selector", "type") if key in fields), "")
@@ -89,7 +106,7 @@ def _variable(variable: Mapping[str, Any]) -> Iterator[Row]:
     yield Row(variable["sign"], what, name, old, new)
 
 
-def _noise(comparison: Mapping[str, Any]) -> Iterator[Row]:
+def noise_rows(comparison: Mapping[str, Any]) -> Iterator[Row]:
     layout = comparison["layout"]
     counts = {
         "nodes moved": layout["moved"],
@@ -104,16 +121,16 @@ def _noise(comparison: Mapping[str, Any]) -> Iterator[Row]:
             yield Row("", "layout" if name != "more changes, not listed" else "cut", name, "", str(count))
 
 
-def _node(node: Mapping[str, Any]) -> str:
+def node_words(node: Mapping[str, Any]) -> str:
     return f"{node['title']} ({node['type']})"
 
 
-def _edge(edge: Mapping[str, str]) -> str:
+def edge_words(edge: Mapping[str, str]) -> str:
     branch = f" [{edge['branch']}]" if edge["branch"] else ""
     return f"{edge['source_title'] or edge['source']}{branch} -> {edge['target_title'] or edge['target']}"
 
 
-def _model(model: Mapping[str, str] | None) -> str:
+def model_words(model: Mapping[str, str] | None) -> str:
     return f"{model['provider']}/{model['name']}" if model else ""
 
 
@@ -121,13 +138,13 @@ def _in(place: str, path: str) -> str:
     return f"{place}: {path}" if place and path else place or path
 
 
-def _value(value: Any) -> str:
+def value_words(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Content is not trusted: no escape sequence of it may reach a terminal."""
     return "".join(
         c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf") else "\N{REPLACEMENT CHARACTER}" for c in text

@@ -17,8 +17,8 @@ def sentence(parts: Iterable[str]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def of_app(comparison: Comparison) -> str:
-    """The sentence for a Dify app, without what flags say."""
+def of_graph(comparison: Comparison) -> str:
+    """The sentence for a workflow graph, without what flags say."""
     clauses = [
         *_changed_values(comparison.app),
         _nodes(comparison),

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from typing import Any, TypeVar
 
-from registry.formats.align import line_diff, stretches
-from registry.formats.canonical import canonical, same
+from registry.formats.align import Work, stretches
+from registry.formats.canonical import canonical, same, surely_same
 from registry.formats.limits import CHANGES, CHANGES_CHARS, KEY_CHARS
 from registry.formats.model import Change, Sign
-from registry.formats.secrets import child_is_secret, mask, short, shown_pair
+from registry.formats.names import Names
+from registry.formats.secrets import child_is_secret, declares_secret, mask, short, shown_pair
+from registry.formats.words import text_changes
 
 T = TypeVar("T")
 
 # What names an item of a list, the first that does for all items of both lists.
 _NAMES = ("id", "case_id", "variable", "name", "key", "role")
 _PLAIN_KEY = re.compile(r"[\w-]+")
+_LOOK_AHEAD = 5  # levels
 
 
 class Listing:
@@ -25,6 +28,7 @@ class Listing:
         self._changes = changes
         self._chars = chars
         self.omitted = 0
+        self.work = Work()
 
     @property
     def full(self) -> bool:
@@ -43,6 +47,8 @@ def differences(
     old: Any, new: Any, listing: Listing, *, path: str = "", where: str = "", secret: bool = False
 ) -> list[Change]:
     """Every difference, in order of path. `secret`: the values themselves are secret."""
+    if surely_same(old, new):
+        return []
     walk = _Walk(listing, where)
     walk.compare(old, new, path, secret)
     return walk.changes
@@ -73,14 +79,23 @@ class _Walk:
         self.changes: list[Change] = []
         self._listing = listing
         self._where = where
+        self._names = Names()
+        self._depth = 0
 
     def compare(self, old: Any, new: Any, path: str, secret: bool) -> None:
+        self._depth += 1
         if isinstance(old, dict) and isinstance(new, dict):
             self._mappings(old, new, path, secret)
         elif isinstance(old, list) and isinstance(new, list):
             self._lists(old, new, path, secret)
         elif not same(old, new):
-            self.note("~", path, old, new, secret)
+            # What one side declares secret may be written bare on the other.
+            self.note("~", path, old, new, secret or declares_secret(old) or declares_secret(new))
+        self._depth -= 1
+
+    def _equal(self, old: Any, new: Any) -> bool:
+        """Saves a walk where nothing changed. Not further down: each level would look at what is below it again."""
+        return surely_same(old, new) if self._depth < _LOOK_AHEAD or not isinstance(old, (dict, list)) else False
 
     def note(self, sign: Sign, path: str, old: Any, new: Any, secret: bool) -> None:
         if self._listing.full:
@@ -88,16 +103,18 @@ class _Walk:
             return
         hidden_old, hidden_new = mask(old, secret), mask(new, secret)
         masked = not (same(old, hidden_old) and same(new, hidden_new))
-        lines: list[str] = []
-        if isinstance(hidden_old, str) and isinstance(hidden_new, str) and "\n" in hidden_old + hidden_new:
-            lines = line_diff(hidden_old, hidden_new)[0]
         before, after = shown_pair(hidden_old, hidden_new)
-        change = Change(sign=sign, path=path, old=before, new=after, where=self._where, masked=masked, diff=lines)
-        chars = len(path) + len(canonical([before, after])) + sum(map(len, lines))
+        change = Change(sign=sign, path=path, old=before, new=after, where=self._where, masked=masked)
+        if isinstance(hidden_old, str) and isinstance(hidden_new, str):
+            change.diff, change.words = text_changes(hidden_old, hidden_new, self._listing.work)
+        chars = len(path) + len(canonical([before, after])) + sum(map(len, change.diff))
+        chars += sum(len(text) for _, text in change.words)
         self.changes += self._listing.within([change], chars)
 
     def _mappings(self, old: dict[str, Any], new: dict[str, Any], path: str, secret: bool) -> None:
         for key in sorted(old.keys() | new.keys()):
+            if key in old and key in new and self._equal(old[key], new[key]):
+                continue
             below = join(path, key)
             if key not in new:
                 self.note("-", below, old[key], None, secret or child_is_secret(old, key))
@@ -108,7 +125,7 @@ class _Walk:
                 self.compare(old[key], new[key], below, hide)
 
     def _lists(self, old: list[Any], new: list[Any], path: str, secret: bool) -> None:
-        name = _common_name(old, new)
+        name = common_name(old, new)
         if name is None:
             self._sequences(old, new, path, secret)
             return
@@ -120,7 +137,7 @@ class _Walk:
                 self.note("-", below, before[key], None, secret)
             elif key not in before:
                 self.note("+", below, None, after[key], secret)
-            else:
+            elif not self._equal(before[key], after[key]):
                 self.compare(before[key], after[key], below, secret)
         kept_before = [key for key in before if key in after]
         kept_after = [key for key in after if key in before]
@@ -128,7 +145,8 @@ class _Walk:
             self.note("~", f"{path}[order]", kept_before, kept_after, secret)
 
     def _sequences(self, old: list[Any], new: list[Any], path: str, secret: bool) -> None:
-        found = stretches([canonical(item) for item in old], [canonical(item) for item in new])
+        name = self._names.of
+        found = stretches([name(item) for item in old], [name(item) for item in new], self._listing.work)
         for start_old, end_old, start_new, end_new in found:
             paired = min(end_old - start_old, end_new - start_new)
             for offset in range(paired):
@@ -140,7 +158,8 @@ class _Walk:
                 self.note("+", f"{path}[{index}]", None, new[index], secret)
 
 
-def _common_name(old: list[Any], new: list[Any]) -> str | None:
+def common_name(old: list[Any], new: list[Any]) -> str | None:
+    """The key whose text names each item of both lists, and some item in both. None: they go by place and content."""
     items = old + new
     if not items or not all(isinstance(item, dict) for item in items):
         return None

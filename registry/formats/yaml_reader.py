@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import yaml
 
 from registry.core import limits
 from registry.formats.canonical import canonical, number
-from registry.formats.limits import NUMBER_CHARS, WARNINGS
-from registry.formats.parse import Parsed, refuse, too_deep, too_many
+from registry.formats.limits import KEY_CHARS, NUMBER_CHARS, WARNINGS, YAML_DIRECTIVES
+from registry.formats.parse import Parsed, refuse, too_deep, too_long, too_many
+from registry.formats.secrets import short
 
 _STANDARD = "tag:yaml.org,2002:"
+_QUIET = {_STANDARD + name for name in ("str", "null", "bool", "int", "float", "merge")}  # read without a warning
+_DIRECTIVE = re.compile("(?:^|[\n\r\x85\u2028\u2029])%")  # wherever YAML ends lines
 _MERGE = object()
+_NO_KEY = object()
+_UNKNOWN = object()
 
 
 def read_yaml(text: str) -> Parsed:
-    """Raises Invalid with line and column: not YAML, a key that is a list or mapping, past a bound."""
+    """Raises Invalid with line and column: not YAML, a key that is a list or mapping, past a bound.
+
+    What it says, as an error or a warning, holds no value of the text.
+    """
+    if len(_DIRECTIVE.findall(text)) > YAML_DIRECTIVES:  # libyaml compares each with all before it
+        refuse(f"not YAML for us: more than {YAML_DIRECTIVES} lines begin with %")
     loader = yaml.CSafeLoader(text)
     try:
         return _Reader(loader).read()
@@ -32,25 +43,32 @@ def read_yaml(text: str) -> Parsed:
         loader.dispose()
 
 
+def _told(name: str) -> str:
+    """As `short`, for a name of any length."""
+    return short(name[: 2 * KEY_CHARS])
+
+
 class _Anchored(NamedTuple):
     value: Any
     size: int
+    chars: int
     height: int
 
 
 class _Frame:
     """One open list or mapping."""
 
-    __slots__ = ("anchor", "before", "height", "key", "line", "merged", "odd", "tag", "value")
+    __slots__ = ("anchor", "before", "chars_before", "height", "key", "line", "merged", "odd", "tag", "value")
 
-    def __init__(self, event: Any, value: Any, before: int) -> None:
+    def __init__(self, event: Any, value: Any, before: int, chars_before: int) -> None:
         self.anchor = event.anchor
         self.tag = event.tag
         self.line = event.start_mark.line + 1
         self.value = value
         self.before = before  # values counted before this one
+        self.chars_before = chars_before
         self.height = 1
-        self.key: Any = None  # of a mapping: the key whose value comes next, in a one-tuple
+        self.key: Any = _NO_KEY  # of a mapping: the key whose value comes next
         self.merged: list[dict[str, Any]] = []
         self.odd: set[str] = set()  # keys that were not text
 
@@ -60,9 +78,12 @@ class _Reader:
         self._loader = loader
         self._stack: list[_Frame] = []
         self._anchors: dict[str, _Anchored] = {}
+        self._plain: dict[str, Any] = {}  # values of scalars without quotes: most of them are keys, and repeat
         self._count = 0
+        self._chars = 0
         self._documents: list[Any] = []
         self._warnings: dict[str, None] = {}
+        self._repeated = False
 
     def read(self) -> Parsed:
         next_event = self._loader.get_event
@@ -70,14 +91,17 @@ class _Reader:
             event = next_event()
             kind = type(event)
             if kind is yaml.ScalarEvent:
-                self._open_count(1, 1)
+                chars = len(event.value) + len(event.tag or "")
+                self._open_count(1, chars, 1)
                 value = self._scalar(event)
-                self._anchor(event.anchor, value, 1, 1)
+                if event.anchor is not None:
+                    self._anchors[event.anchor] = _Anchored(value, 1, chars, 1)
                 self._place(value, 1, event)
             elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-                self._open_count(1, 1)
+                chars = len(event.tag or "")
+                self._open_count(1, chars, 1)
                 value = {} if kind is yaml.MappingStartEvent else []
-                self._stack.append(_Frame(event, value, self._count - 1))
+                self._stack.append(_Frame(event, value, self._count - 1, self._chars - chars))
             elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
                 self._close(event)
             elif kind is yaml.AliasEvent:
@@ -91,14 +115,17 @@ class _Reader:
         if not self._documents:
             return Parsed(None)
         if len(self._documents) == 1:
-            return Parsed(self._documents[0], tuple(self._warnings))
+            return Parsed(self._documents[0], tuple(self._warnings), self._repeated)
         self._warn(f"{len(self._documents)} YAML documents in one file")
-        return Parsed(self._documents, tuple(self._warnings))
+        return Parsed(self._documents, tuple(self._warnings), self._repeated)
 
-    def _open_count(self, size: int, height: int) -> None:
+    def _open_count(self, size: int, chars: int, height: int) -> None:
         self._count += size
+        self._chars += chars
         if self._count > limits.PARSE_NODES:
             too_many()
+        if self._chars > limits.PARSE_CHARS:
+            too_long()
         if len(self._stack) + height > limits.PARSE_DEPTH:
             too_deep()
 
@@ -108,13 +135,9 @@ class _Reader:
         if found is None:
             inside = any(frame.anchor == event.anchor for frame in self._stack)
             what = "contains itself" if inside else "is not defined before"
-            refuse(f"not YAML: the anchor {event.anchor!r} {what}", line=mark.line + 1, column=mark.column + 1)
-        self._open_count(found.size, found.height)
+            refuse(f"not YAML: the anchor {_told(event.anchor)!r} {what}", line=mark.line + 1, column=mark.column + 1)
+        self._open_count(found.size, found.chars, found.height)
         self._place(found.value, found.height, event)
-
-    def _anchor(self, name: str | None, value: Any, size: int, height: int) -> None:
-        if name is not None:
-            self._anchors[name] = _Anchored(value, size, height)
 
     def _close(self, event: Any) -> None:
         frame = self._stack.pop()
@@ -126,7 +149,9 @@ class _Reader:
             value = merged | value
         if frame.tag not in (None, "!") and frame.tag not in (_STANDARD + "map", _STANDARD + "seq"):
             value = self._tagged(frame.tag, value)
-        self._anchor(frame.anchor, value, self._count - frame.before, frame.height)
+        if frame.anchor is not None:
+            size, chars = self._count - frame.before, self._chars - frame.chars_before
+            self._anchors[frame.anchor] = _Anchored(value, size, chars, frame.height)
         self._place(value, frame.height, event)
 
     def _place(self, value: Any, height: int, event: Any) -> None:
@@ -135,16 +160,21 @@ class _Reader:
             self._documents.append(None if value is _MERGE else value)
             return
         frame = self._stack[-1]
-        frame.height = max(frame.height, height + 1)
-        if isinstance(frame.value, list):
+        if frame.height <= height:
+            frame.height = height + 1
+        if type(frame.value) is list:
             frame.value.append("<<" if value is _MERGE else value)
-        elif frame.key is None:
-            frame.key = (value,)
+        elif frame.key is _NO_KEY:
+            frame.key = value
         else:
-            key, frame.key = frame.key[0], None
-            self._entry(frame, key, value, event)
+            key, frame.key = frame.key, _NO_KEY
+            if type(key) is str and key not in frame.value and value is not _MERGE:
+                frame.value[key] = value
+            else:
+                self._entry(frame, key, value, event)
 
     def _entry(self, frame: _Frame, key: Any, value: Any, event: Any) -> None:
+        """One that needs a closer look: merged, repeated, or with a key that is not text."""
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
         if key is _MERGE:
             bases = value if isinstance(value, list) else [value]
@@ -157,20 +187,31 @@ class _Reader:
         name = key if isinstance(key, str) else canonical(key)
         odd = not isinstance(key, str)
         if name in frame.value:
+            self._repeated = True
             if odd != (name in frame.odd):
-                refuse(f"the keys {name} and {name!r} of one mapping are the same as text", line=line, column=column)
-            self._warn(f"key {name!r} appears twice in one mapping (near line {line}); the last one counts")
+                told = _told(name)
+                refuse(f"the keys {told} and {told!r} of one mapping are the same as text", line=line, column=column)
+            self._warn(f"key {_told(name)!r} appears twice in one mapping (near line {line}); the last one counts")
         if odd:
             frame.odd.add(name)
-            self._warn(f"key {name} is not text; it is kept as text (near line {line})")
+            self._warn(f"key {_told(name)} is not text; it is kept as text (near line {line})")
         frame.value[name] = "<<" if value is _MERGE else value
 
     def _scalar(self, event: Any) -> Any:
         text, tag = event.value, event.tag
-        if tag is None or tag == "!":
-            if tag == "!" or not event.implicit[0]:
-                return text
+        if tag is not None and tag != "!":
+            return self._explicit(text, tag, event)
+        if tag == "!" or not event.implicit[0]:
+            return text
+        value = self._plain.get(text, _UNKNOWN)
+        if value is _UNKNOWN:
             tag = self._loader.resolve(yaml.ScalarNode, text, (True, False))
+            value = self._explicit(text, tag, event)
+            if tag in _QUIET:
+                self._plain[text] = value
+        return value
+
+    def _explicit(self, text: str, tag: str, event: Any) -> Any:
         if not tag.startswith(_STANDARD):
             return self._tagged(tag, text)
         name = tag[len(_STANDARD) :]
@@ -180,7 +221,7 @@ class _Reader:
         try:
             return self._standard(name, text, mark.line + 1)
         except (ValueError, KeyError, IndexError):
-            refuse(f"not YAML: {text[:40]!r} is not !!{name}", line=mark.line + 1, column=mark.column + 1)
+            refuse(f"not YAML: no valid !!{name}", line=mark.line + 1, column=mark.column + 1)
 
     def _standard(self, name: str, text: str, line: int) -> Any:
         if name == "null":
@@ -197,15 +238,15 @@ class _Reader:
         if name == "merge":
             return _MERGE
         if name == "timestamp":
-            self._warn(f"the date {text} is kept as text (line {line}); quote it to be sure")
+            self._warn(f"a date is kept as text (line {line}); quote it to be sure")
         elif name != "binary":
-            self._warn(f"{text[:40]!r} with tag !!{name} is kept as text (line {line})")
+            self._warn(f"a text with the tag {_told('!!' + name)} is kept as text (line {line})")
         return text
 
     def _tagged(self, tag: str, value: Any) -> Any:
-        short = "!!" + tag[len(_STANDARD) :] if tag.startswith(_STANDARD) else tag
-        self._warn(f"the tag {short[:60]} is kept as a mapping; safe YAML loaders refuse it")
-        return {short: value}
+        name = "!!" + tag[len(_STANDARD) :] if tag.startswith(_STANDARD) else tag
+        self._warn(f"the tag {_told(name)} is kept as a mapping; safe YAML loaders refuse it")
+        return {name: value}
 
     def _warn(self, text: str) -> None:
         if len(self._warnings) < WARNINGS:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import cast
 
+import msgspec
+
 from registry.core import commands, limits, model, outcomes
+from registry.core.impact import Impact
+from registry.formats.model import Finding
 from registry.store import queries
 from registry.v1 import agent_pb2, registry_pb2
 
@@ -26,6 +31,34 @@ def version(row: model.Version) -> registry_pb2.Version:
         labels=row.labels,
         facts=row.facts,
         revision=row.revision,
+        requires=row.requires,
+        secrets=row.secrets,
+        summary=row.summary,
+        change=row.change,
+    )
+
+
+def finding(row: Finding) -> registry_pb2.Finding:
+    return registry_pb2.Finding(code=row.code, level=row.level, text=row.text, where=row.where)
+
+
+def policy(row: model.Policy) -> registry_pb2.Policy:
+    return registry_pb2.Policy(**msgspec.structs.asdict(row))
+
+
+def policy_in_force(found: queries.PolicyInForce, info: registry_pb2.ReplyInfo) -> registry_pb2.GetPolicyResponse:
+    return registry_pb2.GetPolicyResponse(
+        info=info,
+        effective=policy(found.effective),
+        scopes=[registry_pb2.ScopedPolicy(scope=scope, policy=policy(row)) for scope, row in found.scopes],
+    )
+
+
+def impact(found: Impact, info: registry_pb2.ReplyInfo) -> registry_pb2.GetImpactResponse:
+    return registry_pb2.GetImpactResponse(
+        info=info,
+        dependents=[registry_pb2.Dependent(**dataclasses.asdict(each)) for each in found.dependents],
+        more=found.more,
     )
 
 
@@ -108,6 +141,9 @@ def change(row: model.Change) -> registry_pb2.Change:
         previous_status=row.previous_status,
         status_changes=[status_change(each) for each in row.status_changes],
         epoch=row.epoch,
+        scope=row.scope,
+        policy=None if row.policy is None else policy(row.policy),
+        forced=row.forced,
     )
 
 

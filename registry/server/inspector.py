@@ -10,19 +10,23 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 import structlog
+from msgspec import structs
 
 from registry.core import limits
 from registry.core.errors import Reason, RegistryError, error
-from registry.formats import Inspection
+from registry.formats.model import Verdict
 from registry.server.inspect_worker import (
     LENGTH,
     Answer,
     Compared,
     CompareJob,
     Failure,
-    Inspected,
-    InspectJob,
     Job,
+    Judged,
+    JudgeJob,
+    KeyNeeded,
+    Prepared,
+    PrepareJob,
     Rejection,
     decode_answer,
     encode,
@@ -31,6 +35,7 @@ from registry.server.inspect_worker import (
 WAITING_JOBS = 256  # beyond it: BUSY
 _STOP_S = 2.0  # for a worker to end by itself after its input closed
 _UNPARSED = "nothing was stored; to store it unparsed, publish it with kind text or binary"
+_BY_HAND = "nothing changed; fetch both versions with `regctl cat` and compare them by hand"
 
 _log = structlog.get_logger("registry.inspector")
 
@@ -85,19 +90,32 @@ class Inspector:
         processes = [slot.process for slot in self._slots]
         return [process.pid for process in processes if process is not None and process.returncode is None]
 
-    async def inspect(self, content: bytes, kind: str = "") -> Inspection:
-        """As formats.inspect, and its errors. Past a limit or on a crash: Invalid(INVALID_CONTENT); BUSY."""
-        answer = await self._run(InspectJob(content, kind))
-        if not isinstance(answer, Inspected):
+    async def prepare(self, job: PrepareJob) -> Prepared | KeyNeeded:
+        """Content without its secrets, what it is, and what it changes against its parent: in one go, since most of the
+        work is reading. Where only the parent is too much, the rest is answered.
+        Raises what formats.read raises; past a limit or on a crash: Invalid(INVALID_CONTENT); BUSY."""
+        answer = await self._run(job)
+        if isinstance(answer, Failure) and job.parent:
+            not_compared = answer.message
+            answer = await self._run(structs.replace(job, parent=b""))
+            if isinstance(answer, Prepared):
+                answer = structs.replace(answer, not_compared=not_compared)
+        if not isinstance(answer, Prepared | KeyNeeded):
             _fail(answer, Reason.INVALID_CONTENT, "the content could not be read", _UNPARSED)
-        return answer.inspection
+        return answer
+
+    async def judge(self, new: bytes, kind_new: str, old: bytes = b"", kind_old: str = "") -> Verdict:
+        """Of going from `old` to `new`; `old` empty: of `new` alone. Errors as of compare."""
+        answer = await self._run(JudgeJob(new, kind_new, old, kind_old))
+        if not isinstance(answer, Judged):
+            _fail(answer, Reason.COMPARE_LIMIT, "the versions could not be judged", _BY_HAND)
+        return answer.verdict
 
     async def compare(self, old: bytes, new: bytes, kind_old: str = "", kind_new: str = "") -> Compared:
         """As formats.compare, and its errors. Past a limit or on a crash: Refused(COMPARE_LIMIT); BUSY."""
         answer = await self._run(CompareJob(old, new, kind_old, kind_new))
         if not isinstance(answer, Compared):
-            hint = "nothing changed; fetch both versions with `regctl cat` and compare them by hand"
-            _fail(answer, Reason.COMPARE_LIMIT, "the versions could not be compared", hint)
+            _fail(answer, Reason.COMPARE_LIMIT, "the versions could not be compared", _BY_HAND)
         return answer
 
     async def _run(self, job: Job) -> Answer:
@@ -134,7 +152,8 @@ def _stopping() -> RegistryError:
 def _fail(answer: Answer, reason: Reason, what: str, hint: str) -> NoReturn:
     if isinstance(answer, Rejection):
         raise error(Reason(answer.reason), answer.message, hint=answer.hint, metadata=answer.metadata)
-    assert isinstance(answer, Failure), answer
+    if not isinstance(answer, Failure):
+        raise TypeError(f"a worker answered with {type(answer).__name__}")  # not what it says: that is content
     metadata = {"limit": answer.limit} if answer.limit else {}
     raise error(reason, f"{what}: {answer.message}", hint=hint, metadata=metadata)
 

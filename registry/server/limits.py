@@ -20,6 +20,12 @@ ACKS_WAITING = 16_384  # reports gathered for commands not yet sent
 
 # Content
 INLINE_BYTES = 64 * 1024  # larger content is packed and unpacked in a thread
+READ_CONTENTS = 8  # kept parsed by a worker; parsed content takes up to some sixty times its bytes
+READ_CONTENTS_BYTES = 2 * 1024 * 1024  # of them together
+NOTE_NAMES = 5  # named in a note before "and 3 more"
+REFUSAL_REASONS = 5  # of a verdict, in the refusal of a switch
+VERDICT_ATTEMPTS = 64  # a pointer that moves meanwhile makes a verdict void; each costs a log entry
+VERDICT_BACKOFF_S = 0.01  # at most, before the next one: members that race for a pointer must not go in step
 
 WATCH_BYTES = 1024 * 1024  # of changes in one message
 PAGE_BYTES = 4 * 1024 * 1024  # a longer page is cut: its token goes on from there
@@ -39,6 +45,8 @@ ANSWER_S = 2.0  # a member that is asked whether it still runs, before another o
 BACKUP_STALL_S = 60.0  # a caller that takes nothing for so long is left, and its snapshot with it
 
 # Life
+LEVEL_SETTLES_S = 3.0  # after the start of a member: the feature level may still rise
+LEVEL_LOOK_S = 0.02
 READINESS_INTERVAL_S = 0.25  # how soon health follows the loss of a leader
 FOUND_TIMEOUT_S = 5.0
 GRACE_S = 30.0  # running calls, after SIGTERM

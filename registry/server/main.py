@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import signal
 import sys
 from functools import partial
@@ -182,6 +183,8 @@ def main(context: click.Context, /, config: str | None, **options: Any) -> None:
 
 
 async def _run(config: Config, identity: Identity) -> None:
+    # Secrets are in memory until they are left out of what is kept: a core file would bring them to the disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unhandled)
     asked: asyncio.Future[str] = loop.create_future()

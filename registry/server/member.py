@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import msgspec
@@ -38,6 +38,7 @@ from registry.server.services.agents import Agents
 from registry.server.services.backup import Backups
 from registry.server.services.batch import Batch
 from registry.server.services.cluster import ClusterView
+from registry.server.services.publish import Publish
 from registry.server.services.reads import Reads
 from registry.server.services.watch import Watch
 from registry.server.services.writes import Writes
@@ -46,6 +47,7 @@ from registry.store import queries
 from registry.v1 import agent_pb2, cluster_pb2, registry_pb2
 
 OpenCluster = Callable[[str, StateMachine], Cluster]  # this member's API address, what it applies to
+Handler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
 BIND_HINT = "stop what listens there, or choose another address"
 log = structlog.get_logger()
 
@@ -168,80 +170,89 @@ class RegistryMember:
     # Parts
 
     def _serve(self) -> None:
-        config, cluster, feed = self._config, self.cluster, self.feed
-        proposer = self._proposer = Proposer(cluster, self.metrics)
-        replies = Replies(config.name, cluster, feed)
-        reads = Reads(
-            proposer=proposer,
-            environment=self._environment,
-            feed=feed,
-            replies=replies,
-            inspector=self._inspector,
-        )
-        writes = Writes(
-            proposer=proposer,
-            reads=reads,
-            replies=replies,
-            inspector=self._inspector,
-            content_limit_bytes=config.content_limit_bytes,
-        )
-        batch = Batch(
-            {
-                "publish": writes.publish,
-                "switch": writes.switch,
-                "rollback": writes.rollback,
-                "mark": writes.mark,
-                "get_pointer": reads.get_pointer,
-                "get_version": reads.get_version,
-            }
-        )
-        watch = Watch(proposer=proposer, reads=reads, feed=feed, replies=replies)
-        self._reports = Reports(proposer)
-        agents = Agents(environment=self._environment, feed=feed, replies=replies, reports=self._reports)
-        backups = Backups(
-            member=config.name, environment=self._environment, proposer=proposer, feed=feed, replies=replies
-        )
-        view = ClusterView(cluster=cluster, feed=feed, replies=replies)
-        handlers = (
-            self.rpc.handler(
-                _REGISTRY,
-                {
-                    "Publish": writes.publish,
-                    "Switch": writes.switch,
-                    "Rollback": writes.rollback,
-                    "Mark": writes.mark,
-                    "Batch": batch.batch,
-                    "GetPointer": reads.get_pointer,
-                    "GetVersion": reads.get_version,
-                    "GetContent": reads.get_content,
-                    "ListWorkflows": reads.list_workflows,
-                    "ListVersions": reads.list_versions,
-                    "Compare": reads.compare,
-                    "GetHistory": reads.get_history,
-                    "Watch": watch.watch,
-                    "ListAgents": reads.list_agents,
-                },
-            ),
-            self.rpc.handler(
-                _AGENTS, {"Poll": agents.poll, "Acknowledge": agents.acknowledge}, default_s=limits.CALL_MAX_S
-            ),
-            self.rpc.handler(
-                _CLUSTER,
-                {
-                    "GetStatus": view.get_status,
-                    "AddMember": view.add_member,
-                    "PromoteMember": view.promote_member,
-                    "RemoveMember": view.remove_member,
-                    "TransferLeadership": view.transfer_leadership,
-                    "Backup": backups.backup,
-                },
-            ),
-        )
+        self._proposer = Proposer(self.cluster, self.metrics)
+        replies = Replies(self._config.name, self.cluster, self.feed)
+        handlers = (self._registry(replies), self._agents(replies), self._members(replies))
         self._grpc.add_generic_rpc_handlers(handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = [service.full_name for service in _SERVICES]
         reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._grpc)
         self.metrics.gauges(self._gauges)
+
+    def _registry(self, replies: Replies) -> Handler:
+        proposer, feed, inspector = self._proposer, self.feed, self._inspector
+        reads = Reads(proposer=proposer, environment=self._environment, feed=feed, replies=replies, inspector=inspector)
+        publish = Publish(
+            proposer=proposer,
+            reads=reads,
+            replies=replies,
+            inspector=inspector,
+            content_limit_bytes=self._config.content_limit_bytes,
+        ).publish
+        writes = Writes(proposer=proposer, reads=reads, replies=replies, inspector=inspector)
+        batch = Batch(
+            {
+                "publish": publish,
+                "switch": writes.switch,
+                "rollback": writes.rollback,
+                "mark": writes.mark,
+                "label": writes.label,
+                "get_pointer": reads.get_pointer,
+                "get_version": reads.get_version,
+            }
+        )
+        watch = Watch(proposer=proposer, reads=reads, feed=feed, replies=replies)
+        return self.rpc.handler(
+            _REGISTRY,
+            {
+                "Publish": publish,
+                "Switch": writes.switch,
+                "Rollback": writes.rollback,
+                "Mark": writes.mark,
+                "Label": writes.label,
+                "SetPolicy": writes.set_policy,
+                "GetPolicy": reads.get_policy,
+                "GetImpact": reads.get_impact,
+                "Batch": batch.batch,
+                "GetPointer": reads.get_pointer,
+                "GetVersion": reads.get_version,
+                "GetContent": reads.get_content,
+                "ListWorkflows": reads.list_workflows,
+                "ListVersions": reads.list_versions,
+                "Compare": reads.compare,
+                "GetHistory": reads.get_history,
+                "Watch": watch.watch,
+                "ListAgents": reads.list_agents,
+            },
+        )
+
+    def _agents(self, replies: Replies) -> Handler:
+        self._reports = Reports(self._proposer)
+        agents = Agents(environment=self._environment, feed=self.feed, replies=replies, reports=self._reports)
+        return self.rpc.handler(
+            _AGENTS, {"Poll": agents.poll, "Acknowledge": agents.acknowledge}, default_s=limits.CALL_MAX_S
+        )
+
+    def _members(self, replies: Replies) -> Handler:
+        view = ClusterView(cluster=self.cluster, feed=self.feed, replies=replies)
+        backups = Backups(
+            member=self._config.name,
+            environment=self._environment,
+            proposer=self._proposer,
+            feed=self.feed,
+            replies=replies,
+        )
+        return self.rpc.handler(
+            _CLUSTER,
+            {
+                "GetStatus": view.get_status,
+                "AddMember": view.add_member,
+                "PromoteMember": view.promote_member,
+                "RemoveMember": view.remove_member,
+                "TransferLeadership": view.transfer_leadership,
+                "Backup": backups.backup,
+            },
+        )
 
     def _bind_api(self, address: Address) -> Address:
         try:

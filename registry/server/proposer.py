@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
 
 from cluster.api import Cluster, CommandTooLarge, NotAttempted, OutcomeUnknown
 from registry.core import commands, limits, outcomes, request_ids, validation
-from registry.core.errors import Ambiguous, Invalid, Reason, RegistryError, Unavailable
+from registry.core.errors import Ambiguous, Invalid, Reason, Refused, RegistryError, Unavailable
 from registry.server import status
+from registry.server.budget import Budget
+from registry.server.limits import LEVEL_LOOK_S, LEVEL_SETTLES_S
 from registry.server.metrics import Metrics
 
 NO_QUORUM_HINT = "retry; if it lasts, check with `regctl cluster status` that a majority of the members is up"
@@ -22,10 +25,19 @@ def wall_clock_ms() -> int:
 class Proposer:
     """Proposes commands and returns decided outcomes, or raises why there is none."""
 
-    def __init__(self, cluster: Cluster, metrics: Metrics, *, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        metrics: Metrics,
+        *,
+        clock_ms: Callable[[], int] = wall_clock_ms,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._cluster = cluster
         self._metrics = metrics
         self.clock_ms = clock_ms
+        self._monotonic_s = monotonic_s
+        self._started_s = monotonic_s()
 
     def new_request_id(self) -> str:
         return request_ids.make(self.clock_ms(), os.urandom(request_ids.RANDOM_BYTES))
@@ -44,13 +56,41 @@ class Proposer:
             )
         return given
 
+    @property
+    def level(self) -> int:
+        """Feature level in force, as far as this member has applied."""
+        return self._cluster.status().level
+
+    async def level_in_force(self, timeout_s: float) -> int:
+        """The level, once it has settled: a new cluster is at level 1 until its leader has raised it. Only a member
+        that has just started waits for that, and half of timeout_s at most: something is to be done yet."""
+        settles_s = LEVEL_SETTLES_S - (self._monotonic_s() - self._started_s)
+        wait = Budget(min(settles_s, timeout_s / 2))
+        while (level := self.level) < limits.FEATURE_LEVEL and wait.left_s() > 0:
+            await asyncio.sleep(LEVEL_LOOK_S)
+        return level
+
+    async def require_level_2(self, what: str, timeout_s: float) -> None:
+        """Raises Refused(LEVEL_TOO_LOW)."""
+        if (level := await self.level_in_force(timeout_s)) < 2:
+            raise Refused(
+                Reason.LEVEL_TOO_LOW,
+                f"{what} needs feature level 2, level {level} is in force: a member runs an older release (or the "
+                "cluster was founded a moment ago); nothing was done",
+                hint="see with `regctl cluster status` which one it is, start it with this release, and try again",
+                metadata={"level": str(level)},
+            )
+
     async def propose(self, command: commands.Command, timeout_s: float) -> outcomes.Outcome:
         """What apply decided, at most after timeout_s. Raises RegistryError: a rejection as the exception of its
         reason, Invalid before anything was proposed, Unavailable(NO_QUORUM), Ambiguous(OUTCOME_UNKNOWN)."""
         validation.check(command)  # a bad request costs no log entry
+        budget = Budget(timeout_s)
+        if isinstance(command, commands.SINCE_LEVEL_2):
+            await self.require_level_2(f"a command {type(command).__name__}", budget.left_s())
         kind = type(command).__name__.lower()
         try:
-            result = await self._cluster.propose(commands.encode(command), timeout_s=timeout_s)
+            result = await self._cluster.propose(commands.encode(command), timeout_s=budget.left_s())
         except NotAttempted as error:
             self._metrics.proposal(kind, "unavailable")
             raise no_quorum(f"no majority took the change: {error}; nothing was done") from error
@@ -79,7 +119,7 @@ class Proposer:
         try:
             await self._cluster.barrier(timeout_s=timeout_s)
         except NotAttempted as error:
-            raise no_quorum(f"no majority confirmed the read: {error}") from error
+            raise no_quorum(f"no majority confirmed the read: {error}; nothing was done") from error
 
 
 def no_quorum(message: str) -> RegistryError:

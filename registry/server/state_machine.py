@@ -21,7 +21,7 @@ class RegistryStateMachine:
 
     def apply(self, transaction: Transaction, command: bytes, level: int) -> bytes:
         state = StoreState(transaction)
-        outcome = machine.apply(state, commands.decode(command))
+        outcome = machine.apply(state, commands.decode(command), level=level)
         self._registry = state.registry()
         if isinstance(outcome, outcomes.Switched):
             self._touched.update((pointer.workflow, pointer.pointer) for pointer in outcome.pointers)

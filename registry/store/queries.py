@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, NoReturn, TypeVar
 
 from cluster.kv.api import Reader
-from registry.core import limits, names
+from registry.core import impact as impacts
+from registry.core import limits, names, policies
 from registry.core.errors import Conflict, Invalid, NotFound, Reason
-from registry.core.model import Agent, Change, Pointer, Registry, Version, Workflow
+from registry.core.impact import Impact
+from registry.core.model import STATUSES, Agent, Change, Content, Pointer, Policy, Registry, Version, Workflow
 from registry.core.references import DigestPrefix, Named, Newest, Number, Semver, Target
 from registry.store import content
 from registry.store.state import Rows
@@ -49,6 +51,43 @@ class Changes:
     next_revision: int  # read on from here; all up to it is in `changes` or was not asked for
 
 
+@dataclass(frozen=True)
+class PolicyInForce:
+    effective: Policy  # every field filled in
+    scopes: tuple[tuple[str, Policy], ...]  # that say something, from the widest to the narrowest
+
+
+@dataclass(frozen=True)
+class VersionFilter:
+    """Which versions a search finds; the default: all. Raises INVALID_STATUS, TOO_LARGE."""
+
+    labels: tuple[str, ...] = ()  # all of them: `key` or `key=value`
+    author: str = ""
+    since_ms: int = 0  # published at or after
+    until_ms: int = 0  # published before; 0: no end
+    text: str = ""  # in message, summary, labels, facts or name, whatever the case
+    status: str = ""
+
+    def __post_init__(self) -> None:
+        names.check_text(self.text, "text", limits.SUMMARY_CHARS)
+        if len(self.labels) > limits.LABELS:
+            raise Invalid(Reason.TOO_LARGE, f"{len(self.labels)} labels", hint=f"at most {limits.LABELS} are compared")
+        if self.status and self.status not in STATUSES:
+            raise Invalid(
+                Reason.INVALID_STATUS, f"not a status: {self.status[:80]!a}", hint=f"one of {', '.join(STATUSES)}"
+            )
+
+    def matches(self, version: Version) -> bool:
+        return (
+            (not self.status or version.status == self.status)
+            and (not self.author or version.author == self.author)
+            and version.created_ms >= self.since_ms
+            and (not self.until_ms or version.created_ms < self.until_ms)
+            and all(_has_label(version, label) for label in self.labels)
+            and (not self.text or _holds(version, self.text.casefold()))
+        )
+
+
 def registry(reader: Reader) -> Registry:
     return Rows(reader).registry()
 
@@ -81,12 +120,12 @@ def resolve(reader: Reader, workflow: str, target: Target) -> Version:
     )
 
 
-def version_content(reader: Reader, version: Version) -> bytes:
-    """The exact bytes, checked against the digest. Raises CORRUPT_CONTENT."""
+def stored_content(reader: Reader, version: Version) -> Content:
+    """As it is kept: unchecked. Raises CORRUPT_CONTENT if it is missing."""
     stored = Rows(reader).content(version.digest)
     if stored is None:
         raise content.corrupt(version.digest, "is missing")
-    return content.decode(stored, version.digest)
+    return stored
 
 
 def workflows(reader: Reader, *, prefix: str = "", page_size: int = 0, page_token: str = "") -> Page[WorkflowSummary]:
@@ -102,20 +141,52 @@ def workflows(reader: Reader, *, prefix: str = "", page_size: int = 0, page_toke
     return Page(summaries, _to_token(found[-1].name.encode("ascii")) if more else "")
 
 
-def workflow(reader: Reader, name: str) -> WorkflowSummary:
-    """Raises WORKFLOW_NOT_FOUND, INVALID_NAME."""
-    names.check_workflow(name)
+def versions(
+    reader: Reader,
+    workflow: str = "",
+    filter: VersionFilter = VersionFilter(),
+    *,
+    page_size: int = 0,
+    page_token: str = "",
+) -> Page[Version]:
+    """Newest first, of one workflow, or of all in order of name. Looks at limits.SEARCHED versions at most: a page may
+    be short, or empty, and still have a next one.
+
+    Raises WORKFLOW_NOT_FOUND, INVALID_NAME, INVALID_REQUEST.
+    """
     rows = Rows(reader)
-    return _summary(rows, _workflow(rows, name))
+    if workflow:
+        names.check_workflow(workflow)
+        _workflow(rows, workflow)
+        all_versions = rows.versions(workflow, _below(page_token))
+    else:
+        all_versions = _from_all(rows, page_token)
+    size = _size(page_size)
+    found: list[Version] = []
+    last: Version | None = None
+    for looked, version in enumerate(all_versions):
+        is_past = looked == limits.SEARCHED
+        if is_past or filter.matches(version):
+            if last and (is_past or len(found) == size):
+                return Page(tuple(found), _version_token(last, with_name=not workflow))
+            found.append(version)
+        last = version
+    return Page(tuple(found), "")
 
 
-def versions(reader: Reader, name: str, *, page_size: int = 0, page_token: str = "") -> Page[Version]:
-    """Newest first. Raises WORKFLOW_NOT_FOUND, INVALID_NAME, INVALID_REQUEST."""
-    names.check_workflow(name)
+def policy(reader: Reader, scope: str) -> PolicyInForce:
+    """What holds in `*`, `ns/*` or `ns/name`, which need not exist. Raises INVALID_NAME."""
+    names.check_scope(scope)
     rows = Rows(reader)
-    _workflow(rows, name)
-    found, more = _take(rows.versions(name, _below(page_token)), page_size)
-    return Page(tuple(found), _number_token(found[-1].number) if more else "")
+    return PolicyInForce(policies.effective(rows, scope), tuple(policies.said(rows, scope)))
+
+
+def impact(reader: Reader, workflow: str) -> Impact:
+    """Who depends on a workflow. Raises WORKFLOW_NOT_FOUND, INVALID_NAME."""
+    names.check_workflow(workflow)
+    rows = Rows(reader)
+    _workflow(rows, workflow)
+    return impacts.dependents(rows, workflow)
 
 
 def history(reader: Reader, name: str, *, pointer: str = "", page_size: int = 0, page_token: str = "") -> Page[Change]:
@@ -239,9 +310,39 @@ def _summary(rows: Rows, workflow: Workflow) -> WorkflowSummary:
     return WorkflowSummary(workflow, tuple(rows.pointers(workflow.name)), newest)
 
 
+def _from_all(rows: Rows, page_token: str) -> Iterator[Version]:
+    """Versions of all workflows behind a token."""
+    if page_token:
+        name, _, rest = _from_token(page_token).partition(b"\0")
+        if len(rest) != 8 or not _PREFIX.fullmatch(after := name.decode("ascii", "replace")):
+            _bad_token()
+        yield from rows.versions(after, int.from_bytes(rest, "big"))
+    for row in rows.workflows("", after if page_token else ""):
+        yield from rows.versions(row.name, 1 << 63)
+
+
+def _version_token(version: Version, *, with_name: bool) -> str:
+    name = version.workflow.encode("ascii") + b"\0" if with_name else b""
+    return _to_token(name + version.number.to_bytes(8, "big"))
+
+
+def _has_label(version: Version, wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    return key in version.labels and (not equals or version.labels[key] == value)
+
+
+def _holds(version: Version, folded: str) -> bool:
+    texts = (version.workflow, version.message, version.summary, *version.labels.values(), *version.facts.values())
+    return any(folded in text.casefold() for text in (*texts, *version.labels))
+
+
+def _size(page_size: int) -> int:
+    return min(page_size, limits.PAGE_MAX) if page_size > 0 else limits.PAGE_DEFAULT
+
+
 def _take(rows: Iterable[_Item], page_size: int) -> tuple[list[_Item], bool]:
     """One page, and whether more follows."""
-    size = min(page_size, limits.PAGE_MAX) if page_size > 0 else limits.PAGE_DEFAULT
+    size = _size(page_size)
     page = list(islice(rows, size + 1))
     return page[:size], len(page) > size
 

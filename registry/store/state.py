@@ -8,14 +8,14 @@ from typing import TypeVar
 from msgspec import msgpack
 
 from cluster.kv.api import Reader, Transaction
-from registry.core.model import Agent, Change, Content, Digest, Pointer, Registry, Version, Workflow
-from registry.core.outcomes import Remembered
+from registry.core.encoding import encode, encode_wide
+from registry.core.model import Agent, Change, Content, Digest, Pointer, Policy, Registry, Version, Workflow
+from registry.core.outcomes import Labelled, Marked, Published, Remembered
 from registry.store import tables
 from registry.store.tables import number, past, within
 
 _Row = TypeVar("_Row")
 _REGISTRY_KEY = b"registry"
-_encode = msgpack.Encoder(order="deterministic").encode
 _registry = msgpack.Decoder(Registry)
 _workflow = msgpack.Decoder(Workflow)
 _version = msgpack.Decoder(Version)
@@ -25,6 +25,8 @@ _content = msgpack.Decoder(Content)
 _change = msgpack.Decoder(Change)
 _remembered = msgpack.Decoder(Remembered)
 _agent = msgpack.Decoder(Agent)
+_policy = msgpack.Decoder(Policy)
+_numbers = msgpack.Decoder(tuple[int, ...])
 
 
 def _optional(decoder: msgpack.Decoder[_Row], row: bytes | None) -> _Row | None:
@@ -70,6 +72,19 @@ class Rows:
     def semver(self, workflow: str, semver: str) -> int | None:
         row = self._reader.get(tables.SEMVERS, within(workflow) + semver.encode("ascii"))
         return None if row is None else tables.to_number(row)
+
+    def fences(self, workflow: str, semantic_digest: str) -> tuple[int, ...]:
+        row = self._reader.get(tables.FENCES, within(workflow) + semantic_digest.encode("ascii"))
+        return () if row is None else _numbers.decode(row)
+
+    def policy(self, scope: str) -> Policy | None:
+        return _optional(_policy, self._reader.get(tables.POLICIES, scope.encode("ascii")))
+
+    def requirers(self, token: str) -> Iterator[tuple[str, int]]:
+        """Workflows that a version of requires `token`, in order of name, with the newest such version."""
+        prefix = tables.requiring(token)
+        for key, row in self._reader.scan(tables.REQUIRES, prefix, past(prefix)):
+            yield key[len(prefix) :].decode("ascii"), tables.to_number(row)
 
     def pointer(self, workflow: str, pointer: str) -> Pointer | None:
         return _optional(_pointer, self._reader.get(tables.POINTERS, within(workflow) + pointer.encode("ascii")))
@@ -142,36 +157,56 @@ class StoreState(Rows):
         self._transaction = transaction
 
     def put_registry(self, registry: Registry) -> None:
-        self._transaction.put(tables.REGISTRY, _REGISTRY_KEY, _encode(registry))
+        self._transaction.put(tables.REGISTRY, _REGISTRY_KEY, encode(registry))
 
     def put_workflow(self, workflow: Workflow) -> None:
-        self._transaction.put(tables.WORKFLOWS, workflow.name.encode("ascii"), _encode(workflow))
+        self._transaction.put(tables.WORKFLOWS, workflow.name.encode("ascii"), encode(workflow))
 
     def put_version(self, version: Version) -> None:
-        self._transaction.put(tables.VERSIONS, within(version.workflow) + number(version.number), _encode(version))
+        self._transaction.put(tables.VERSIONS, within(version.workflow) + number(version.number), encode_wide(version))
 
     def put_digest(self, workflow: str, digest: str, row: Digest) -> None:
-        self._transaction.put(tables.DIGESTS, within(workflow) + digest.encode("ascii"), _encode(row))
+        self._transaction.put(tables.DIGESTS, within(workflow) + digest.encode("ascii"), encode(row))
 
     def put_semver(self, workflow: str, semver: str, version: int) -> None:
         self._transaction.put(tables.SEMVERS, within(workflow) + semver.encode("ascii"), number(version))
 
+    def put_fences(self, workflow: str, semantic_digest: str, numbers: tuple[int, ...]) -> None:
+        key = within(workflow) + semantic_digest.encode("ascii")
+        if numbers:
+            self._transaction.put(tables.FENCES, key, encode(numbers))
+        else:
+            self._transaction.delete(tables.FENCES, key)
+
+    def put_policy(self, scope: str, policy: Policy) -> None:
+        key = scope.encode("ascii")
+        if policy != Policy():
+            self._transaction.put(tables.POLICIES, key, encode(policy))
+        else:
+            self._transaction.delete(tables.POLICIES, key)
+
+    def put_requirement(self, token: str, workflow: str, version: int) -> None:
+        self._transaction.put(tables.REQUIRES, tables.requiring(token) + workflow.encode("ascii"), number(version))
+
     def put_pointer(self, pointer: Pointer) -> None:
-        row = _encode(pointer)
+        row = encode(pointer)
         self._transaction.put(tables.POINTERS, within(pointer.workflow) + pointer.pointer.encode("ascii"), row)
         switch = within(pointer.workflow, pointer.pointer) + number(pointer.generation)
         self._transaction.put(tables.SWITCHES, switch, row)
 
     def put_content(self, digest: str, content: Content) -> None:
-        self._transaction.put(tables.CONTENTS, digest.encode("ascii"), _encode(content))
+        self._transaction.put(tables.CONTENTS, digest.encode("ascii"), encode(content))
 
     def put_change(self, change: Change) -> None:
-        self._transaction.put(tables.CHANGES, number(change.revision), _encode(change))
+        row = encode(change) if change.version is None else encode_wide(change)
+        self._transaction.put(tables.CHANGES, number(change.revision), row)
         for workflow in change.workflows:
             self._transaction.put(tables.WORKFLOW_CHANGES, within(workflow) + number(change.revision), b"")
 
     def remember(self, request_id: str, row: Remembered) -> None:
-        self._transaction.put(tables.REQUESTS, request_id.encode("ascii"), _encode(row))
+        has_version = isinstance(row.outcome, Published | Marked | Labelled)
+        encoded = encode_wide(row) if has_version else encode(row)
+        self._transaction.put(tables.REQUESTS, request_id.encode("ascii"), encoded)
         self._transaction.put(tables.REQUEST_ORDER, number(row.sequence), request_id.encode("ascii"))
 
     def forget(self, request_id: str) -> None:
@@ -183,7 +218,7 @@ class StoreState(Rows):
 
     def put_agent(self, agent: Agent) -> None:
         key = within(agent.workflow, agent.pointer) + agent.agent.encode("ascii")
-        self._transaction.put(tables.AGENTS, key, _encode(agent))
+        self._transaction.put(tables.AGENTS, key, encode(agent))
 
     def put_contact(self, agent: str, time_ms: int) -> None:
         self._transaction.put(tables.CONTACTS, agent.encode("ascii"), number(time_ms))

@@ -18,9 +18,17 @@ rows of core.model unless said otherwise.
     request_order     sequence                                request id (text)
     agents            workflow 0 pointer 0 agent              Agent
     contacts          agent                                   unix ms
+    fences            workflow 0 semantic digest              numbers of the fenced versions that mean this
+    policies          "*", "namespace/*" or workflow          Policy
+    requires          sha256 of what is required,             number of the newest version that requires it
+                      its first 32 hex digits, 0 workflow
+
+The last three are empty below feature level 2.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 REGISTRY = "registry"
 WORKFLOWS = "workflows"
@@ -36,6 +44,9 @@ REQUESTS = "requests"
 REQUEST_ORDER = "request_order"
 AGENTS = "agents"
 CONTACTS = "contacts"
+FENCES = "fences"
+POLICIES = "policies"
+REQUIRES = "requires"
 
 TABLES = (
     REGISTRY,
@@ -52,12 +63,21 @@ TABLES = (
     REQUEST_ORDER,
     AGENTS,
     CONTACTS,
+    FENCES,
+    POLICIES,
+    REQUIRES,
 )
+TOKEN_HEX_DIGITS = 32
 
 
 def within(*names: str) -> bytes:
     """The start of every key below these names."""
     return b"".join(name.encode("ascii") + b"\0" for name in names)
+
+
+def requiring(token: str) -> bytes:
+    """The start of every key of `requires` about `token`, which may be of any length and script."""
+    return hashlib.sha256(token.encode()).hexdigest()[:TOKEN_HEX_DIGITS].encode("ascii") + b"\0"
 
 
 def past(prefix: bytes) -> bytes:

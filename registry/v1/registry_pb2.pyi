@@ -121,6 +121,26 @@ class Version(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORKFLOW_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
@@ -136,6 +156,10 @@ class Version(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    REQUIRES_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
     workflow: _builtins.str
     number: _builtins.int
     digest: _builtins.str
@@ -150,6 +174,10 @@ class Version(_message.Message):
     message: _builtins.str
     revision: _builtins.int
     """of its publish"""
+    summary: _builtins.str
+    """what it changed, against its first parent"""
+    change: _builtins.str
+    """and how much: none, minor, medium, major"""
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -157,6 +185,14 @@ class Version(_message.Message):
     @_builtins.property
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """what the format says of itself: mode, dsl_version, nodes, wrapped..."""
+
+    @_builtins.property
+    def requires(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """workflows it calls: `ns/name`, or as its format names them: `n8n:ID`"""
+
+    @_builtins.property
+    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """name -> keyed fingerprint of a value that was left out"""
 
     def __init__(
         self,
@@ -176,14 +212,87 @@ class Version(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         revision: _builtins.int = ...,
+        requires: _abc.Iterable[_builtins.str] | None = ...,
+        secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        summary: _builtins.str = ...,
+        change: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "created_ms", b"created_ms", "digest", b"digest", "facts", b"facts", "kind", b"kind", "labels", b"labels", "message", b"message", "number", b"number", "parents", b"parents", "revision", b"revision", "semantic_digest", b"semantic_digest", "size_bytes", b"size_bytes", "status", b"status", "value_digest", b"value_digest", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "change", b"change", "created_ms", b"created_ms", "digest", b"digest", "facts", b"facts", "kind", b"kind", "labels", b"labels", "message", b"message", "number", b"number", "parents", b"parents", "requires", b"requires", "revision", b"revision", "secrets", b"secrets", "semantic_digest", b"semantic_digest", "size_bytes", b"size_bytes", "status", b"status", "summary", b"summary", "value_digest", b"value_digest", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Version: _TypeAlias = Version  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """Something that is wrong, or may be. Codes are listed in docs/compare.md. Texts hold no secret values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    WHERE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    level: _builtins.str
+    """warn, confirm, block"""
+    text: _builtins.str
+    where: _builtins.str
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        level: _builtins.str = ...,
+        text: _builtins.str = ...,
+        where: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "level", b"level", "text", b"text", "where", b"where"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class Policy(_message.Message):
+    """Rules for publishing and switching. Empty: not said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    LITERALS_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    IMMUTABLE_LABELS_FIELD_NUMBER: _builtins.int
+    unchanged: _builtins.str
+    """allow, warn, refuse: a publish that means the same as the newest version"""
+    checks: _builtins.str
+    """warn, refuse: content with findings of level block"""
+    literals: _builtins.str
+    """warn, refuse: content with literals that look like secrets"""
+    verdict: _builtins.str
+    """ok, warn, confirm, block: the worst verdict that a switch is taken with"""
+    immutable_labels: _builtins.str
+    """patterns of label keys, comma separated"""
+    def __init__(
+        self,
+        *,
+        unchanged: _builtins.str = ...,
+        checks: _builtins.str = ...,
+        literals: _builtins.str = ...,
+        verdict: _builtins.str = ...,
+        immutable_labels: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "immutable_labels", b"immutable_labels", "literals", b"literals", "unchanged", b"unchanged", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 @_typing.final
 class Pointer(_message.Message):
@@ -291,17 +400,24 @@ class Change(_message.Message):
     PREVIOUS_STATUS_FIELD_NUMBER: _builtins.int
     STATUS_CHANGES_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    FORCED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     time_ms: _builtins.int
     principal: _builtins.str
     action: _builtins.str
-    """publish, switch, rollback, mark, found, restore, recover"""
+    """publish, switch, rollback, mark, label, policy, found, restore, recover"""
     reason: _builtins.str
     request_id: _builtins.str
     previous_status: _builtins.str
     """mark"""
     epoch: _builtins.int
     """restore, recover: the one that begins"""
+    scope: _builtins.str
+    """policy"""
+    forced: _builtins.bool
+    """switch, rollback: asked for with force, needed or not"""
     @_builtins.property
     def workflows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -315,6 +431,10 @@ class Change(_message.Message):
     @_builtins.property
     def status_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusChange]:
         """rollback: versions that became failed"""
+
+    @_builtins.property
+    def policy(self) -> Global___Policy:
+        """policy: of the scope, after the change"""
 
     def __init__(
         self,
@@ -331,10 +451,13 @@ class Change(_message.Message):
         previous_status: _builtins.str = ...,
         status_changes: _abc.Iterable[Global___StatusChange] | None = ...,
         epoch: _builtins.int = ...,
+        scope: _builtins.str = ...,
+        policy: Global___Policy | None = ...,
+        forced: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "epoch", b"epoch", "pointers", b"pointers", "previous_status", b"previous_status", "principal", b"principal", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "status_changes", b"status_changes", "time_ms", b"time_ms", "version", b"version", "workflows", b"workflows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "epoch", b"epoch", "forced", b"forced", "pointers", b"pointers", "policy", b"policy", "previous_status", b"previous_status", "principal", b"principal", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "scope", b"scope", "status_changes", b"status_changes", "time_ms", b"time_ms", "version", b"version", "workflows", b"workflows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,6 +522,8 @@ class PublishRequest(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    PARENTS_FIELD_NUMBER: _builtins.int
+    REQUIRES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     workflow: _builtins.str
     content: _builtins.bytes
@@ -408,6 +533,14 @@ class PublishRequest(_message.Message):
     principal: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """references without the workflow; none: the newest version"""
+
+    @_builtins.property
+    def requires(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """workflows it calls, beside those that the content names"""
+
     def __init__(
         self,
         *,
@@ -418,10 +551,12 @@ class PublishRequest(_message.Message):
         message: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         principal: _builtins.str = ...,
+        parents: _abc.Iterable[_builtins.str] | None = ...,
+        requires: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "kind", b"kind", "labels", b"labels", "message", b"message", "principal", b"principal", "request_id", b"request_id", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "kind", b"kind", "labels", b"labels", "message", b"message", "parents", b"parents", "principal", b"principal", "request_id", b"request_id", "requires", b"requires", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -434,21 +569,37 @@ class PublishResponse(_message.Message):
     INFO_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
+    verdict: _builtins.str
+    """of going from the first parent to this version; empty: no parent, or not compared"""
     @_builtins.property
     def info(self) -> Global___ReplyInfo: ...
     @_builtins.property
     def version(self) -> Global___Version: ...
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """of this content alone"""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """for people: "means the same as version 3", "2 secret values were left out" """
+
     def __init__(
         self,
         *,
         info: Global___ReplyInfo | None = ...,
         version: Global___Version | None = ...,
         created: _builtins.bool = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        verdict: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "info", b"info", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "findings", b"findings", "info", b"info", "notes", b"notes", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -500,7 +651,7 @@ class SwitchRequest(_message.Message):
     reason: _builtins.str
     principal: _builtins.str
     force: _builtins.bool
-    """accept a failed, fenced or archived target"""
+    """accept a failed, fenced or archived target, and any verdict"""
     @_builtins.property
     def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___Move]: ...
     def __init__(
@@ -655,6 +806,343 @@ class MarkResponse(_message.Message):
 Global___MarkResponse: _TypeAlias = MarkResponse  # noqa: Y015
 
 @_typing.final
+class LabelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    workflow: _builtins.str
+    reference: _builtins.str
+    reason: _builtins.str
+    principal: _builtins.str
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """to set"""
+
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        workflow: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        principal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "principal", b"principal", "reason", b"reason", "reference", b"reference", "remove", b"remove", "request_id", b"request_id", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelRequest: _TypeAlias = LabelRequest  # noqa: Y015
+
+@_typing.final
+class LabelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def info(self) -> Global___ReplyInfo: ...
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    def __init__(
+        self,
+        *,
+        info: Global___ReplyInfo | None = ...,
+        version: Global___Version | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelResponse: _TypeAlias = LabelResponse  # noqa: Y015
+
+@_typing.final
+class SetPolicyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    scope: _builtins.str
+    reason: _builtins.str
+    principal: _builtins.str
+    @_builtins.property
+    def fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of Policy; an empty text takes a field back"""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        principal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "principal", b"principal", "reason", b"reason", "request_id", b"request_id", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPolicyRequest: _TypeAlias = SetPolicyRequest  # noqa: Y015
+
+@_typing.final
+class SetPolicyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    @_builtins.property
+    def info(self) -> Global___ReplyInfo: ...
+    @_builtins.property
+    def policy(self) -> Global___Policy: ...
+    def __init__(
+        self,
+        *,
+        info: Global___ReplyInfo | None = ...,
+        scope: _builtins.str = ...,
+        policy: Global___Policy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "policy", b"policy", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPolicyResponse: _TypeAlias = SetPolicyResponse  # noqa: Y015
+
+@_typing.final
+class GetPolicyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    """`ns/name`, `ns/*` or `*`"""
+    stale: _builtins.bool
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        stale: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "stale", b"stale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyRequest: _TypeAlias = GetPolicyRequest  # noqa: Y015
+
+@_typing.final
+class GetPolicyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def info(self) -> Global___ReplyInfo: ...
+    @_builtins.property
+    def effective(self) -> Global___Policy:
+        """every field filled in"""
+
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScopedPolicy]:
+        """that say something, from the widest to the narrowest"""
+
+    def __init__(
+        self,
+        *,
+        info: Global___ReplyInfo | None = ...,
+        effective: Global___Policy | None = ...,
+        scopes: _abc.Iterable[Global___ScopedPolicy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective", b"effective", "info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective", b"effective", "info", b"info", "scopes", b"scopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPolicyResponse: _TypeAlias = GetPolicyResponse  # noqa: Y015
+
+@_typing.final
+class ScopedPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    @_builtins.property
+    def policy(self) -> Global___Policy: ...
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        policy: Global___Policy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScopedPolicy: _TypeAlias = ScopedPolicy  # noqa: Y015
+
+@_typing.final
+class GetImpactRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    workflow: _builtins.str
+    stale: _builtins.bool
+    def __init__(
+        self,
+        *,
+        workflow: _builtins.str = ...,
+        stale: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stale", b"stale", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetImpactRequest: _TypeAlias = GetImpactRequest  # noqa: Y015
+
+@_typing.final
+class GetImpactResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    DEPENDENTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """there are more than could be listed"""
+    @_builtins.property
+    def info(self) -> Global___ReplyInfo: ...
+    @_builtins.property
+    def dependents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependent]:
+        """nearest first"""
+
+    def __init__(
+        self,
+        *,
+        info: Global___ReplyInfo | None = ...,
+        dependents: _abc.Iterable[Global___Dependent] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependents", b"dependents", "info", b"info", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetImpactResponse: _TypeAlias = GetImpactResponse  # noqa: Y015
+
+@_typing.final
+class Dependent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    POINTERS_FIELD_NUMBER: _builtins.int
+    VIA_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    DISTANCE_FIELD_NUMBER: _builtins.int
+    workflow: _builtins.str
+    version: _builtins.int
+    """the one that requires it: named by a pointer, or the newest"""
+    via: _builtins.str
+    """what it requires, as it names it"""
+    through: _builtins.str
+    """indirect: the workflow between"""
+    distance: _builtins.int
+    """1: direct"""
+    @_builtins.property
+    def pointers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that name such a version; empty: only the newest does"""
+
+    def __init__(
+        self,
+        *,
+        workflow: _builtins.str = ...,
+        version: _builtins.int = ...,
+        pointers: _abc.Iterable[_builtins.str] | None = ...,
+        via: _builtins.str = ...,
+        through: _builtins.str = ...,
+        distance: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance", b"distance", "pointers", b"pointers", "through", b"through", "version", b"version", "via", b"via", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dependent: _TypeAlias = Dependent  # noqa: Y015
+
+@_typing.final
 class Operation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -664,6 +1152,7 @@ class Operation(_message.Message):
     MARK_FIELD_NUMBER: _builtins.int
     GET_POINTER_FIELD_NUMBER: _builtins.int
     GET_VERSION_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def publish(self) -> Global___PublishRequest: ...
     @_builtins.property
@@ -676,6 +1165,8 @@ class Operation(_message.Message):
     def get_pointer(self) -> Global___GetPointerRequest: ...
     @_builtins.property
     def get_version(self) -> Global___GetVersionRequest: ...
+    @_builtins.property
+    def label(self) -> Global___LabelRequest: ...
     def __init__(
         self,
         *,
@@ -685,12 +1176,13 @@ class Operation(_message.Message):
         mark: Global___MarkRequest | None = ...,
         get_pointer: Global___GetPointerRequest | None = ...,
         get_version: Global___GetVersionRequest | None = ...,
+        label: Global___LabelRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["get_pointer", b"get_pointer", "get_version", b"get_version", "mark", b"mark", "operation", b"operation", "publish", b"publish", "rollback", b"rollback", "switch", b"switch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["get_pointer", b"get_pointer", "get_version", b"get_version", "label", b"label", "mark", b"mark", "operation", b"operation", "publish", b"publish", "rollback", b"rollback", "switch", b"switch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["get_pointer", b"get_pointer", "get_version", b"get_version", "mark", b"mark", "operation", b"operation", "publish", b"publish", "rollback", b"rollback", "switch", b"switch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["get_pointer", b"get_pointer", "get_version", b"get_version", "label", b"label", "mark", b"mark", "operation", b"operation", "publish", b"publish", "rollback", b"rollback", "switch", b"switch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["publish", "switch", "rollback", "mark", "get_pointer", "get_version"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["publish", "switch", "rollback", "mark", "get_pointer", "get_version", "label"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -706,6 +1198,7 @@ class OperationResult(_message.Message):
     MARK_FIELD_NUMBER: _builtins.int
     GET_POINTER_FIELD_NUMBER: _builtins.int
     GET_VERSION_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def error(self) -> _status_pb2.Status: ...
     @_builtins.property
@@ -720,6 +1213,8 @@ class OperationResult(_message.Message):
     def get_pointer(self) -> Global___GetPointerResponse: ...
     @_builtins.property
     def get_version(self) -> Global___GetVersionResponse: ...
+    @_builtins.property
+    def label(self) -> Global___LabelResponse: ...
     def __init__(
         self,
         *,
@@ -729,12 +1224,13 @@ class OperationResult(_message.Message):
         mark: Global___MarkResponse | None = ...,
         get_pointer: Global___GetPointerResponse | None = ...,
         get_version: Global___GetVersionResponse | None = ...,
+        label: Global___LabelResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "get_pointer", b"get_pointer", "get_version", b"get_version", "mark", b"mark", "publish", b"publish", "result", b"result", "switch", b"switch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "get_pointer", b"get_pointer", "get_version", b"get_version", "label", b"label", "mark", b"mark", "publish", b"publish", "result", b"result", "switch", b"switch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "get_pointer", b"get_pointer", "get_version", b"get_version", "mark", b"mark", "publish", b"publish", "result", b"result", "switch", b"switch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "get_pointer", b"get_pointer", "get_version", b"get_version", "label", b"label", "mark", b"mark", "publish", b"publish", "result", b"result", "switch", b"switch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["error", "publish", "switch", "mark", "get_pointer", "get_version"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["error", "publish", "switch", "mark", "get_pointer", "get_version", "label"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -1005,10 +1501,29 @@ class ListVersionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
     workflow: _builtins.str
+    """empty: of all workflows"""
     page_size: _builtins.int
     page_token: _builtins.str
     stale: _builtins.bool
+    author: _builtins.str
+    since_ms: _builtins.int
+    """published at or after"""
+    until_ms: _builtins.int
+    """published before; 0: no end"""
+    text: _builtins.str
+    """in message, summary, labels, facts or name, whatever the case"""
+    status: _builtins.str
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """all of them: `key` or `key=value`"""
+
     def __init__(
         self,
         *,
@@ -1016,10 +1531,16 @@ class ListVersionsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         stale: _builtins.bool = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        author: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        text: _builtins.str = ...,
+        status: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "stale", b"stale", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "since_ms", b"since_ms", "stale", b"stale", "status", b"status", "text", b"text", "until_ms", b"until_ms", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

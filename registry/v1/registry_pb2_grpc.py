@@ -54,6 +54,26 @@ class RegistryServiceStub:
                 request_serializer=registry_dot_v1_dot_registry__pb2.MarkRequest.SerializeToString,
                 response_deserializer=registry_dot_v1_dot_registry__pb2.MarkResponse.FromString,
                 _registered_method=True)
+        self.Label = channel.unary_unary(
+                '/registry.v1.RegistryService/Label',
+                request_serializer=registry_dot_v1_dot_registry__pb2.LabelRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.LabelResponse.FromString,
+                _registered_method=True)
+        self.SetPolicy = channel.unary_unary(
+                '/registry.v1.RegistryService/SetPolicy',
+                request_serializer=registry_dot_v1_dot_registry__pb2.SetPolicyRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.SetPolicyResponse.FromString,
+                _registered_method=True)
+        self.GetPolicy = channel.unary_unary(
+                '/registry.v1.RegistryService/GetPolicy',
+                request_serializer=registry_dot_v1_dot_registry__pb2.GetPolicyRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.GetPolicyResponse.FromString,
+                _registered_method=True)
+        self.GetImpact = channel.unary_unary(
+                '/registry.v1.RegistryService/GetImpact',
+                request_serializer=registry_dot_v1_dot_registry__pb2.GetImpactRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.GetImpactResponse.FromString,
+                _registered_method=True)
         self.Batch = channel.unary_unary(
                 '/registry.v1.RegistryService/Batch',
                 request_serializer=registry_dot_v1_dot_registry__pb2.BatchRequest.SerializeToString,
@@ -112,8 +132,12 @@ class RegistryServiceServicer:
     def Publish(self, request, context):
         """Stores exact bytes as the next version of a workflow, creating the workflow with its first version.
         Bytes identical to the newest version create nothing and return it with created = false.
+        Values that the format itself declares secret are left out: the version keeps `[__HIDDEN__]` in their place and a
+        keyed fingerprint of each (`secrets`), and its digest is of what is kept.
         Idempotent by request_id. Errors: INVALID_NAME, INVALID_CONTENT, TOO_LARGE, UNKNOWN_KIND, KIND_MISMATCH,
-        DIGEST_FENCED, LABEL_TAKEN, REQUEST_EXPIRED, NO_QUORUM, OUTCOME_UNKNOWN.
+        DIGEST_FENCED (these bytes, or what means the same), LABEL_TAKEN, VERSION_NOT_FOUND (a parent), and by policy
+        SAME_SEMANTICS, CHECKS_FAILED, SECRETS_FOUND; LEVEL_TOO_LOW (parents or requires, while a member of an older
+        release is in the cluster), BUSY (too much to inspect), REQUEST_EXPIRED, NO_QUORUM, OUTCOME_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +147,9 @@ class RegistryServiceServicer:
         """Moves one pointer, or several of different workflows in one atomic step: all or none.
         Decided by every member alike, at commit. Idempotent by request_id.
         Errors: WORKFLOW_NOT_FOUND, VERSION_NOT_FOUND, GENERATION_MISMATCH (metadata: the current record of the first
-        mismatch), VERSION_FENCED, VERSION_FAILED, VERSION_ARCHIVED (without force), INVALID_NAME, REASON_REQUIRED.
+        mismatch), VERSION_FENCED, VERSION_FAILED, VERSION_ARCHIVED (without force), INVALID_NAME, REASON_REQUIRED; where a
+        policy asks for verdicts, and without force: VERDICT_REFUSED, VERDICT_OUTDATED (the pointer moved faster than it
+        could be judged), COMPARE_LIMIT (it cannot be judged), BUSY (not in time).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,7 +159,8 @@ class RegistryServiceServicer:
         """Moves pointers back. Without a target the registry picks, at commit: the newest `stable` version that was live
         before; if there is none, the newest that was live before and is not failed, fenced or archived. The version rolled
         away from becomes `failed` (unless keep_status), so a second rollback goes further back.
-        Idempotent by request_id. Errors: as Switch, POINTER_NOT_FOUND (never switched) and NO_ROLLBACK_TARGET.
+        Idempotent by request_id. Errors: as Switch (VERDICT_REFUSED for a target that the pointer never named),
+        POINTER_NOT_FOUND (never switched) and NO_ROLLBACK_TARGET.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +168,41 @@ class RegistryServiceServicer:
 
     def Mark(self, request, context):
         """Sets the status of one version. Idempotent by request_id.
-        Errors: VERSION_NOT_FOUND, INVALID_STATUS, VERSION_IN_USE (archiving or fencing what a pointer names), REASON_REQUIRED.
+        Errors: VERSION_NOT_FOUND, INVALID_STATUS, STATUS_TRANSITION (from failed, fenced and archived the way back leads
+        through candidate), VERSION_IN_USE (archiving or fencing what a pointer names), REASON_REQUIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Label(self, request, context):
+        """Sets and removes labels of one version, all or none. Idempotent by request_id.
+        Errors: VERSION_NOT_FOUND, LABEL_IMMUTABLE (semver always, others by policy, once set), LABEL_TAKEN, INVALID_NAME,
+        LEVEL_TOO_LOW (a member of an older release is in the cluster).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPolicy(self, request, context):
+        """Changes fields of the policy of one scope: `*`, `ns/*` or `ns/name`. Idempotent by request_id.
+        Errors: INVALID_NAME, INVALID_REQUEST, REASON_REQUIRED, LEVEL_TOO_LOW (a member of an older release is in the
+        cluster).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPolicy(self, request, context):
+        """The policy in force for a workflow (which may not exist yet), a namespace `ns/*` or `*`, and what each scope says.
+        Linearizable unless stale. Errors: INVALID_NAME.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetImpact(self, request, context):
+        """Who depends on a workflow, direct and indirect: what a switch of it may touch. Errors: WORKFLOW_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,7 +246,9 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListVersions(self, request, context):
-        """Versions of a workflow, newest first, a page at a time. Errors: WORKFLOW_NOT_FOUND.
+        """Versions of a workflow, newest first, or of all workflows in order of name; a page at a time. A search looks at a
+        bounded number of versions per page: a page may be short, or empty, and still have a next one.
+        Errors: WORKFLOW_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,6 +305,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.Mark,
                     request_deserializer=registry_dot_v1_dot_registry__pb2.MarkRequest.FromString,
                     response_serializer=registry_dot_v1_dot_registry__pb2.MarkResponse.SerializeToString,
+            ),
+            'Label': grpc.unary_unary_rpc_method_handler(
+                    servicer.Label,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.LabelRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.LabelResponse.SerializeToString,
+            ),
+            'SetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPolicy,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.SetPolicyRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.SetPolicyResponse.SerializeToString,
+            ),
+            'GetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicy,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.GetPolicyRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.GetPolicyResponse.SerializeToString,
+            ),
+            'GetImpact': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetImpact,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.GetImpactRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.GetImpactResponse.SerializeToString,
             ),
             'Batch': grpc.unary_unary_rpc_method_handler(
                     servicer.Batch,
@@ -402,6 +485,114 @@ class RegistryService:
             '/registry.v1.RegistryService/Mark',
             registry_dot_v1_dot_registry__pb2.MarkRequest.SerializeToString,
             registry_dot_v1_dot_registry__pb2.MarkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Label(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/Label',
+            registry_dot_v1_dot_registry__pb2.LabelRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.LabelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/SetPolicy',
+            registry_dot_v1_dot_registry__pb2.SetPolicyRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.SetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/GetPolicy',
+            registry_dot_v1_dot_registry__pb2.GetPolicyRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.GetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetImpact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/GetImpact',
+            registry_dot_v1_dot_registry__pb2.GetImpactRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.GetImpactResponse.FromString,
             options,
             channel_credentials,
             insecure,

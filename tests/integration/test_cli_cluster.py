@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pty
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from registry.cli.local_cluster import LocalCluster
 from registry.cli.main import run
+from tests.integration.cli_kit import REGCTL, in_terminal, ok, on_terminal
 
-REGCTL = [sys.executable, "-m", "registry.cli.main"]
 OLD = b'{"model": "small", "temperature": 0.7}\n'
 NEW = b'{"model": "large", "temperature": 0.7}\n'
 
@@ -44,12 +41,6 @@ def regctl(cluster, monkeypatch, capfdbinary) -> Callable[..., tuple[int, bytes,
         return code, out, err.decode()
 
     return call
-
-
-def ok(result: tuple[int, bytes, str]) -> Any:
-    code, out, err = result
-    assert code == 0, err
-    return json.loads(out)
 
 
 @pytest.fixture
@@ -109,6 +100,31 @@ def test_compare_by_the_registry_and_offline_say_the_same(regctl, files, monkeyp
     assert b"large" in out
 
 
+def test_compare_of_references_as_text_patch_and_changelog(regctl, tmp_path):
+    for number, (name, label) in enumerate([("small", "v1.0.0"), ("large", "v1.1.0")], 1):
+        file = tmp_path / f"{number}.txt"
+        file.write_text(json.dumps({"model": name, "temperature": 0.7}))
+        ok(regctl("publish", "cli/shown", str(file), "-l", f"semver={label}", "-m", f"the {name} one"))
+    references = ("cli/shown@v1.0.0", "cli/shown@2")
+    code, out, _ = regctl("compare", *references, "--unified")
+    assert code == 0
+    assert out.decode().startswith("--- cli/shown@1 (json, sha256:")
+    assert b"\n-model: small\n+model: large\n" in out
+    assert ok(regctl("compare", *references, "--patch")) == [{"op": "replace", "path": "/model", "value": "large"}]
+    code, out, _ = regctl("compare", *references, "--changelog")
+    assert code == 0
+    assert out.decode().startswith("## [v1.1.0] - 20")
+    assert "\n\nthe large one" in out.decode()
+    assert "- setting `model`: `small` → `large`\n" in out.decode()
+
+
+def test_a_patch_reads_versions_as_the_kind_they_were_published_as(regctl, files):
+    for file in files:
+        ok(regctl("publish", "cli/texts", file, "--kind", "text"))
+    code, out, err = regctl("compare", "cli/texts@1", "cli/texts@2", "--patch", "-o", "json")
+    assert (code, out, json.loads(err)["reason"]) == (2, b"", "INVALID_CONTENT")
+
+
 def test_refusals_have_their_exit_codes(regctl, files):
     ok(regctl("publish", "cli/codes", files[0]))
     ok(regctl("switch", "cli/codes@1", "--reason", "go"))
@@ -145,29 +161,6 @@ def test_watch_prints_one_object_a_line(regctl, files, cluster):
     assert [line["action"] for line in lines] == ["publish", "switch"]
 
 
-def in_terminal(arguments: list[str], answer: bytes) -> tuple[int, str]:
-    """Exit code and everything shown, with a person at the keyboard who answers the first question."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [*REGCTL, *arguments])
-    shown = b""
-    answered = False
-    while True:
-        try:
-            data = os.read(terminal, 4096)
-        except OSError:  # the other side is closed
-            break
-        if not data:
-            break
-        shown += data
-        if not answered and b"[y/N]" in shown:
-            os.write(terminal, answer)
-            answered = True
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status), shown.decode()
-
-
 def test_on_a_terminal_it_shows_and_asks(regctl, files):
     for file in files:
         ok(regctl("publish", "cli/asks", file))
@@ -195,15 +188,12 @@ def test_what_was_shown_is_what_is_switched(regctl, files):
     """Someone else switches while the question stands: refused, not overwritten."""
     for file in files:
         ok(regctl("publish", "cli/meanwhile", file))
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [*REGCTL, "switch", "cli/meanwhile@2", "--reason", "mine"])
+    process, terminal = on_terminal(["switch", "cli/meanwhile@2", "--reason", "mine"])
     shown = b""
     while b"[y/N]" not in shown:
         shown += os.read(terminal, 4096)
     ok(regctl("switch", "cli/meanwhile@1", "--reason", "theirs"))
     os.write(terminal, b"y\n")
-    _, status = os.waitpid(pid, 0)
+    assert process.wait() == 4
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 4
     assert ok(regctl("pointer", "cli/meanwhile"))["reason"] == "theirs"

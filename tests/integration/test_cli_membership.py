@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import pty
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,8 +17,8 @@ from registry.cli.main import run
 from registry.client import Client, Follow, PollRequest
 from registry.core.errors import NotFound, Unavailable
 from registry.server.main import EXIT_REMOVED
+from tests.integration.cli_kit import REGCTL, in_terminal
 
-REGCTL = [sys.executable, "-m", "registry.cli.main"]
 WAIT_S = 30.0
 NAME = "members/load"
 
@@ -294,33 +291,13 @@ async def test_what_is_refused_has_its_exit_code_and_a_way_on(
 
 async def test_on_a_terminal_a_removal_shows_what_it_means_and_asks(tmp_path: Path) -> None:
     async with LocalCluster(tmp_path, 3) as cluster:
-        code, shown = await asyncio.to_thread(in_terminal, cluster, b"n\n")
+        removal = ["cluster", "remove", "n3", "--endpoints", ",".join(cluster.endpoints)]
+        code, shown = await asyncio.to_thread(in_terminal, removal, b"n\n")
         assert code == 1
         assert "voters: 3 -> 2; may fail: 1 -> 0" in shown
         assert "nothing was changed" in shown
         assert len(await roles(cluster)) == 3
-        code, shown = await asyncio.to_thread(in_terminal, cluster, b"y\n")
+        code, shown = await asyncio.to_thread(in_terminal, removal, b"y\n")
         assert code == 0
         assert "n3 is removed" in shown
         assert sorted(await roles(cluster)) == ["n1", "n2"]
-
-
-def in_terminal(cluster: LocalCluster, answer: bytes) -> tuple[int, str]:
-    """Exit code of removing n3 and everything shown, with a person at the keyboard who answers the question."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        endpoints = ",".join(cluster.endpoints)
-        os.execv(sys.executable, [*REGCTL, "cluster", "remove", "n3", "--endpoints", endpoints])
-    shown, answered = b"", False
-    while True:
-        try:
-            data = os.read(terminal, 4096)
-        except OSError:  # the other side is closed
-            break
-        shown += data
-        if not answered and b"[y/N]" in shown:
-            os.write(terminal, answer)
-            answered = True
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status), shown.decode()

@@ -12,6 +12,9 @@ import msgspec
 import pytest
 
 from registry.formats import compare, inspect
+from registry.formats.limits import FINDINGS
+from registry.formats.model import Verdict
+from tests.corpus import histories
 from tests.unit.formats.kit import as_rows, changes_meaning, says_something
 
 CORPUS = Path(os.environ.get("REGISTRY_CORPUS", Path(__file__).parents[2] / "../shared/data")).resolve() / "dify"
@@ -65,3 +68,38 @@ def test_successive_versions_of_every_history_compare() -> None:
             assert len(msgspec.json.encode(found)) < 200_000, (history.name, new.name)
             pairs += 1
     assert pairs == 45
+
+
+# True exports in which a check finds what ends a run: each reads from a node that was deleted.
+BROKEN = {"workflow__LLM-Finetuning-Dataflow-dify.yml", "workflow__bedrock_knowledge_retreival_Chatbot.yml"}
+
+
+def test_checks_find_what_is_broken_and_pass_what_is_not() -> None:
+    for row in manifest():
+        found = inspect((CORPUS / row["file"]).read_bytes()).findings
+        name = row["file"].rpartition("/")[2]
+        blocking = {each.code for each in found if each.level == "block"}
+        if row["origin"] != "hand/LLM-written":
+            assert blocking == ({"reference_missing"} if name in BROKEN else set()), (name, found)
+        assert len(found) <= FINDINGS, name
+        assert all(each.text for each in found), name
+    broken = next(row["file"] for row in manifest() if row["file"].endswith("broken-selector.yml"))
+    assert inspect((CORPUS / broken).read_bytes()).findings[0].code == "edge_dangling"
+
+
+def test_every_step_of_every_history_is_judged() -> None:
+    for versions in histories().values():
+        for old, new in pairwise(path.read_bytes() for path in versions):
+            found = compare(old, new)
+            verdict = found.verdict
+            assert (verdict.change == "none") == found.same_semantics, versions
+            assert verdict.level == (verdict.reasons[0].level if verdict.reasons else "ok"), versions
+            assert len(verdict.reasons) <= FINDINGS, versions
+            assert compare(new, new).verdict == Verdict(), versions
+
+
+def test_a_new_required_input_stops_a_switch() -> None:
+    first, second = histories()["aws-samples__term_based_translation_workflow"][:2]
+    verdict = compare(first.read_bytes(), second.read_bytes()).verdict
+    assert (verdict.level, verdict.change) == ("block", "major")
+    assert [reason.code for reason in verdict.reasons] == ["input_required", "input_required"]

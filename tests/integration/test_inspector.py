@@ -13,14 +13,15 @@ import pytest
 
 from registry.core import limits
 from registry.core.errors import Invalid, Reason, Refused, Unavailable
-from registry.formats import compare, inspect
+from registry.formats import Inspection, compare, inspect
 from registry.server import inspector as module
+from registry.server.inspect_worker import Prepared, PrepareJob
 from registry.server.inspector import Inspector
 from tests.unit.formats import kit
 
 WAIT_S = 20.0
 HEAVY = json.dumps([[n, n % 7] for n in range(60_000)]).encode()
-APP = kit.dump(kit.app())
+APP = kit.dump(kit.app()).replace(b"hunter2-hunter2", b"''")
 
 
 def alive(pid: int) -> bool:
@@ -37,10 +38,16 @@ async def gone(pid: int) -> None:
             await asyncio.sleep(0.01)
 
 
+async def look(inspector: Inspector, content: bytes, kind: str = "") -> Inspection:
+    found = await inspector.prepare(PrepareJob(content, kind))
+    assert isinstance(found, Prepared)
+    return found.inspection
+
+
 async def test_answers_are_those_of_the_formats() -> None:
     async with Inspector() as inspector:
-        assert await inspector.inspect(APP) == inspect(APP)
-        assert (await inspector.inspect(b"a = 1", "text")).kind == "text"
+        assert await look(inspector, APP) == inspect(APP)
+        assert (await look(inspector, b"a = 1", "text")).kind == "text"
         other = APP.replace(b"Be polite", b"Be kind")
         compared = await inspector.compare(APP, other)
         expected = compare(APP, other)
@@ -52,27 +59,27 @@ async def test_many_at_once_on_two_workers_keep_their_answers_apart() -> None:
     async with Inspector(workers=2) as inspector:
         assert len(set(inspector.pids)) == 2
         contents = [json.dumps({"n": n}).encode() for n in range(60)]
-        found = await asyncio.gather(*(inspector.inspect(content) for content in contents))
+        found = await asyncio.gather(*(look(inspector, content) for content in contents))
         assert [one.value_digest for one in found] == [inspect(content).value_digest for content in contents]
 
 
 async def test_errors_cross_the_pipe_whole() -> None:
     async with Inspector() as inspector:
         with pytest.raises(Invalid) as caught:
-            await inspector.inspect(b'{"a": 1,\n]', "json")
+            await look(inspector, b'{"a": 1,\n]', "json")
         assert caught.value.reason is Reason.INVALID_CONTENT
         assert caught.value.metadata == {"line": "2", "column": "1"}
         with pytest.raises(Invalid, match="unknown kind") as caught:
-            await inspector.inspect(b"x", "n8n")
+            await look(inspector, b"x", "word")
         assert "dify" in caught.value.hint
-        assert (await inspector.inspect(b"x")).kind == "text"
+        assert (await look(inspector, b"x")).kind == "text"
 
 
 async def test_a_job_past_its_time_is_ended_and_the_next_one_served() -> None:
     async with Inspector(time_limit_s=0.0) as inspector:
         (pid,) = inspector.pids
         with pytest.raises(Invalid) as inspected:
-            await inspector.inspect(APP)
+            await look(inspector, APP)
         with pytest.raises(Refused) as compared:
             await inspector.compare(APP, APP)
         await gone(pid)
@@ -90,10 +97,10 @@ async def test_a_job_past_its_memory_is_refused_and_the_next_one_served() -> Non
     async with Inspector(memory_bytes=100 * limits.MIB) as inspector:
         (pid,) = inspector.pids
         with pytest.raises(Invalid) as caught:
-            await inspector.inspect(wide)
+            await look(inspector, wide)
         assert caught.value.metadata == {"limit": "PARSE_MEMORY_BYTES"}
         assert "more than 100 MiB" in caught.value.message
-        assert (await inspector.inspect(APP)).kind == "dify"
+        assert (await look(inspector, APP)).kind == "dify"
         assert inspector.pids != [pid]
         await gone(pid)
 
@@ -105,7 +112,7 @@ async def test_bombs_are_answered_by_a_worker_that_lives_on() -> None:
     async with Inspector() as inspector:
         pids = inspector.pids
         for bomb in (b"[" * limits.MIB, b"- " * limits.MIB, b'{"a":' * limits.MIB, aliases):
-            found = await inspector.inspect(bomb)
+            found = await look(inspector, bomb)
             assert found.kind == "text"
             assert "kept as plain text" in found.warnings[0]
         assert inspector.pids == pids
@@ -118,7 +125,7 @@ async def test_a_worker_that_died_while_idle_is_replaced_unseen() -> None:
         async with asyncio.timeout(WAIT_S):
             while inspector.pids:
                 await asyncio.sleep(0.01)
-        assert (await inspector.inspect(APP)).kind == "dify"
+        assert (await look(inspector, APP)).kind == "dify"
         assert inspector.pids != [pid]
 
 
@@ -131,20 +138,20 @@ async def test_a_worker_killed_in_the_middle_of_a_job_is_said() -> None:
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(Refused, match=r"its worker ended \(signal 9\)"):
             await job
-        assert (await inspector.inspect(APP)).kind == "dify"
+        assert (await look(inspector, APP)).kind == "dify"
 
 
 async def test_a_caller_that_goes_away_leaves_no_answer_for_the_next() -> None:
     async with Inspector() as inspector:
         (pid,) = inspector.pids
         os.kill(pid, signal.SIGSTOP)
-        job = asyncio.create_task(inspector.inspect(b"not for you"))
+        job = asyncio.create_task(look(inspector, b"not for you"))
         await asyncio.sleep(0)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job
         await gone(pid)
-        assert (await inspector.inspect(APP)).kind == "dify"
+        assert (await look(inspector, APP)).kind == "dify"
 
 
 async def test_waiting_jobs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,10 +159,10 @@ async def test_waiting_jobs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     async with Inspector() as inspector:
         (pid,) = inspector.pids
         os.kill(pid, signal.SIGSTOP)
-        jobs = [asyncio.create_task(inspector.inspect(APP)) for _ in range(4)]
+        jobs = [asyncio.create_task(look(inspector, APP)) for _ in range(4)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable) as caught:
-            await inspector.inspect(APP)
+            await look(inspector, APP)
         assert caught.value.reason is Reason.BUSY
         os.kill(pid, signal.SIGCONT)
         assert {one.kind for one in await asyncio.gather(*jobs)} == {"dify"}
@@ -166,7 +173,7 @@ async def test_closing_ends_the_workers_and_the_jobs() -> None:
     await inspector.start()
     (pid,) = inspector.pids
     os.kill(pid, signal.SIGSTOP)
-    jobs = [asyncio.create_task(inspector.inspect(APP)) for _ in range(2)]
+    jobs = [asyncio.create_task(look(inspector, APP)) for _ in range(2)]
     await asyncio.sleep(0)
     await inspector.close()
     await inspector.close()
@@ -174,18 +181,19 @@ async def test_closing_ends_the_workers_and_the_jobs() -> None:
         assert isinstance(error, Unavailable)
         assert error.reason is Reason.SHUTTING_DOWN
     with pytest.raises(Unavailable):
-        await inspector.inspect(APP)
+        await look(inspector, APP)
     await gone(pid)
 
 
 ORPHAN = """
 import asyncio
+from registry.server.inspect_worker import PrepareJob
 from registry.server.inspector import Inspector
 
 async def main():
     inspector = Inspector()
     await inspector.start()
-    await inspector.inspect(b"a: 1")
+    await inspector.prepare(PrepareJob(b"a: 1"))
     print(*inspector.pids, flush=True)
     await asyncio.Event().wait()
 
@@ -205,10 +213,33 @@ async def test_no_worker_survives_a_killed_member() -> None:
 
 async def test_the_loop_runs_on_while_a_worker_is_busy() -> None:
     async with Inspector() as inspector:
-        job = asyncio.create_task(inspector.inspect(HEAVY))
+        job = asyncio.create_task(look(inspector, HEAVY))
         turns = 0
         while not job.done():
             await asyncio.sleep(0)
             turns += 1
         assert (await job).kind == "json"
         assert turns > 10  # a parse on the loop would be one
+
+
+async def test_a_parent_past_its_time_takes_only_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker is ended over the comparison; what was published is looked at by the next one."""
+    async with Inspector() as inspector:
+        (pid,) = inspector.pids
+        os.kill(pid, signal.SIGSTOP)
+        job = asyncio.create_task(inspector.prepare(PrepareJob(b'{"a": 2}', parent=b'{"a": 1}', kind_parent="json")))
+        await asyncio.sleep(0)
+        os.kill(pid, signal.SIGKILL)
+        found = await job
+        assert isinstance(found, Prepared)
+        assert found.inspection == inspect(b'{"a": 2}')
+        assert (found.summary, found.verdict) == ("", None)
+        assert "signal 9" in found.not_compared
+
+
+async def test_verdicts_cross_the_pipe_whole() -> None:
+    other = APP.replace(b"Be polite", b"Be kind")
+    async with Inspector() as inspector:
+        assert await inspector.judge(other, "dify", APP, "dify") == compare(APP, other).verdict
+        with pytest.raises(Invalid):
+            await inspector.judge(other, "dify", b"no app", "dify")

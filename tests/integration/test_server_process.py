@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import resource
 import signal
 import socket
 import sys
@@ -33,6 +34,7 @@ from registry.v1 import (
 from tests.integration.server_kit import RPC_S, answer, failed, free_port, get, small_disk
 
 ENDS_S = 20.0
+CORES_ALLOWED = ("sh", "-c", 'ulimit -S -c "$(ulimit -H -c)"; exec "$@"', "sh")
 
 
 class Daemon:
@@ -98,9 +100,10 @@ async def calls(address: str) -> AsyncIterator[tuple[Any, Any]]:
 
 
 async def test_sigterm_lets_calls_end_and_exits_0_and_a_restart_has_everything(tmp_path: Path) -> None:
-    async with daemon(tmp_path) as first:
+    async with daemon(tmp_path, CORES_ALLOWED) as first:
         address = (await first.until("started"))["api"]
         await first.until("ready")
+        assert resource.prlimit(first.process.pid, resource.RLIMIT_CORE) == (0, 0), "memory holds secrets"
         async with calls(address) as (registry, agents):
             published = await registry.Publish(registry_pb2.PublishRequest(workflow="a/b", content=b"x"), timeout=RPC_S)
             poll = asyncio.ensure_future(

@@ -9,17 +9,26 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from registry.core.commands import Found, Mark, Move, Publish, Switch
+from registry.core.commands import BeginEpoch, Found, Label, Mark, Move, Publish, SetPolicy, Switch
 
+Asked = Found | BeginEpoch | Publish | Switch | Mark | Label | SetPolicy
 Answer = tuple[object, ...]
 UNUSABLE = ("failed", "fenced", "archived")
+VERDICTS = ["ok", "warn", "confirm", "block"]
 
 
 @dataclass
 class OracleVersion:
     digest: str
-    semver: str
+    meaning: str
+    labels: dict[str, str]
+    parents: tuple[int, ...]
     status: str = "candidate"
+    fences_meaning: bool = False
+
+    @property
+    def semver(self) -> str:
+        return self.labels.get("semver", "").removeprefix("v")
 
 
 @dataclass
@@ -32,55 +41,90 @@ class OracleSwitch:
 @dataclass
 class Oracle:
     window: int
+    level: int = 1
     cluster_id: str = ""
+    epoch: int = 1
     revision: int = 0
     kinds: dict[str, str] = field(default_factory=dict)
     versions: dict[str, list[OracleVersion]] = field(default_factory=dict)
     pointers: dict[tuple[str, str], list[OracleSwitch]] = field(default_factory=dict)
+    policies: dict[str, dict[str, str]] = field(default_factory=dict)
     remembered: list[tuple[str, object, Answer]] = field(default_factory=list)  # id, what was asked, answer
     forgotten: list[str] = field(default_factory=list)
 
-    def apply(self, command: Found | Publish | Switch | Mark) -> Answer:
+    def apply(self, command: Asked) -> Answer:
+        if self.level == 1 and isinstance(command, Label | SetPolicy):
+            return ("rejected", "LEVEL_TOO_LOW")
         asked = repr(structs.replace(command, time_ms=0))
+        if isinstance(command, Publish):  # what a member found in the content is not what was asked
+            asked = repr(structs.replace(command, time_ms=0, findings=(), literals=()))
+        if isinstance(command, Switch):
+            moves = [structs.replace(move, verdict="", verdict_from=0) for move in command.moves]
+            asked = repr(structs.replace(command, time_ms=0, moves=tuple(moves)))
         for request_id, known, answer in self.remembered:
             if request_id == command.request_id:
                 return answer if known == asked else ("rejected", "REQUEST_REUSED")
         # Ids of the test sort by time, two of one time do not occur.
-        if any(command.request_id <= old for old in self.forgotten):
+        if any(command.request_id <= old for old in self.forgotten) and not isinstance(command, BeginEpoch):
             return ("rejected", "REQUEST_EXPIRED")
         answer = self.decide(command)
+        if answer == ("rejected", "VERDICT_OUTDATED"):
+            return answer
         self.remembered.append((command.request_id, asked, answer))
         if len(self.remembered) > self.window:
             self.forgotten.append(self.remembered.pop(0)[0])
         return answer
 
-    def decide(self, command: Found | Publish | Switch | Mark) -> Answer:
+    def decide(self, command: Asked) -> Answer:
         if isinstance(command, Found):
             if not self.cluster_id:
                 self.cluster_id = command.cluster_id
                 self.revision += 1
             return ("founded", self.cluster_id)
+        if isinstance(command, BeginEpoch):
+            self.revision += 1
+            self.epoch = max(self.epoch + 1, command.at_least)
+            return ("epoch", self.epoch)
         if isinstance(command, Publish):
             return self.publish(command)
         if isinstance(command, Switch):
             return self.switch(command)
+        if isinstance(command, Label):
+            return self.label(command)
+        if isinstance(command, SetPolicy):
+            return self.set_policy(command)
         return self.mark(command)
 
     def publish(self, command: Publish) -> Answer:
         versions = self.versions.get(command.workflow, [])
         if versions and self.kinds[command.workflow] != command.kind:
             return ("rejected", "KIND_MISMATCH")
-        if self.fenced(command.workflow, command.digest):
+        if self.fenced(command.workflow, command.digest, command.semantic_digest):
             return ("rejected", "DIGEST_FENCED")
         if versions and versions[-1].digest == command.digest:
-            return ("published", len(versions), False)
+            return ("published", len(versions), False, 0)
+        parents: tuple[int, ...] = (len(versions),) if versions else ()
+        notes = 0
+        if self.level >= 2:
+            if any(parent > len(versions) for parent in command.parents):
+                return ("rejected", "VERSION_NOT_FOUND")
+            parents = command.parents or parents
+            if self.policy(command.workflow, "checks") == "refuse" and command.findings:
+                return ("rejected", "CHECKS_FAILED")
+            if self.policy(command.workflow, "literals") == "refuse" and command.literals:
+                return ("rejected", "SECRETS_FOUND")
+            if versions and versions[-1].meaning == command.semantic_digest:
+                notes = 1
+                if self.policy(command.workflow, "unchanged") == "refuse":
+                    return ("rejected", "SAME_SEMANTICS")
         semver = command.labels.get("semver", "").removeprefix("v")
         if semver and any(version.semver == semver for version in versions):
             return ("rejected", "LABEL_TAKEN")
         self.kinds[command.workflow] = command.kind
-        self.versions.setdefault(command.workflow, []).append(OracleVersion(command.digest, semver))
+        version = OracleVersion(command.digest, command.semantic_digest, command.labels, parents)
+        self.versions.setdefault(command.workflow, []).append(version)
         self.revision += 1
-        return ("published", len(self.versions[command.workflow]), True)
+        return ("published", len(self.versions[command.workflow]), True, notes)
 
     def switch(self, command: Switch) -> Answer:
         leaving = {
@@ -126,6 +170,14 @@ class Oracle:
         status = self.standing(move.workflow, move.target)
         if status in UNUSABLE and not command.force:
             return f"VERSION_{status.upper()}"
+        worst = self.policy(move.workflow, "verdict")
+        if self.level >= 2 and not command.force and worst != "block":
+            if command.rollback:
+                return move.target if any(past.version == move.target for past in history) else "VERDICT_REFUSED"
+            if not move.verdict or move.verdict_from != (history[-1].version if history else 0):
+                return "VERDICT_OUTDATED"
+            if VERDICTS.index(move.verdict) > VERDICTS.index(worst):
+                return "VERDICT_REFUSED"
         return move.target
 
     def pick(self, workflow: str, history: list[OracleSwitch], leaving: set[int]) -> int | str:
@@ -153,15 +205,67 @@ class Oracle:
                 return ("rejected", "VERSION_IN_USE")
             if command.status == "fenced" and versions[named - 1].digest == version.digest:
                 return ("rejected", "VERSION_IN_USE")
-        previous, version.status = version.status, command.status
-        self.revision += previous != command.status
+            if command.status == "fenced" and self.level >= 2 and versions[named - 1].meaning == version.meaning:
+                return ("rejected", "VERSION_IN_USE")
+        previous = version.status
+        if previous != command.status:
+            if self.level >= 2 and not allowed(previous, command.status):
+                return ("rejected", "STATUS_TRANSITION")
+            version.status = command.status
+            version.fences_meaning = command.status == "fenced" and self.level >= 2
+            self.revision += 1
         return ("marked", previous, command.status)
+
+    def label(self, command: Label) -> Answer:
+        versions = self.versions.get(command.workflow)
+        if versions is None:
+            return ("rejected", "WORKFLOW_NOT_FOUND")
+        if command.version > len(versions):
+            return ("rejected", "VERSION_NOT_FOUND")
+        version = versions[command.version - 1]
+        after = {**version.labels, **command.labels}
+        for key in command.remove:
+            after.pop(key, None)
+        if after == version.labels:
+            return ("labelled", after)
+        immutable = ["semver", *self.policy(command.workflow, "immutable_labels").split(",")]
+        for key in version.labels:
+            if after.get(key) != version.labels[key] and key in immutable:
+                return ("rejected", "LABEL_IMMUTABLE")
+        semver = after.get("semver", "").removeprefix("v")
+        if semver and any(other.semver == semver for other in versions if other is not version):
+            return ("rejected", "LABEL_TAKEN")
+        version.labels = after
+        self.revision += 1
+        return ("labelled", after)
+
+    def set_policy(self, command: SetPolicy) -> Answer:
+        before = self.policies.get(command.scope, {})
+        after = {field: value for field, value in {**before, **command.fields}.items() if value}
+        self.policies[command.scope] = after
+        self.revision += after != before
+        return ("policy", after)
+
+    def policy(self, workflow: str, field: str) -> str:
+        """What holds for a workflow."""
+        value = {"unchanged": "allow", "checks": "warn", "literals": "warn", "verdict": "block"}.get(field, "")
+        for scope in ("*", workflow.split("/")[0] + "/*", workflow):
+            value = self.policies.get(scope, {}).get(field, value)
+        return value
 
     def standing(self, workflow: str, number: int) -> str:
         version = self.versions[workflow][number - 1]
-        return "fenced" if self.fenced(workflow, version.digest) else version.status
+        return "fenced" if self.fenced(workflow, version.digest, version.meaning) else version.status
 
-    def fenced(self, workflow: str, digest: str) -> bool:
+    def fenced(self, workflow: str, digest: str, meaning: str) -> bool:
         return any(
-            version.digest == digest and version.status == "fenced" for version in self.versions.get(workflow, [])
+            version.status == "fenced"
+            and (version.digest == digest or (version.fences_meaning and version.meaning == meaning))
+            for version in self.versions.get(workflow, [])
         )
+
+
+def allowed(previous: str, status: str) -> bool:
+    if "candidate" in (previous, status) or (previous, status) == ("archived", "fenced"):
+        return True
+    return previous in ("stable", "failed") and status in ("failed", "fenced", "archived")

@@ -52,6 +52,31 @@ class Reads:
         with self.snapshot() as reader:
             return queries.resolve(reader, workflow, target)
 
+    async def number(self, workflow: str, target: references.Target, timeout_s: float) -> int:
+        """A number needs no look: whether it exists is decided in apply."""
+        if isinstance(target, references.Number):
+            return target.number
+        return (await self.resolve(workflow, target, timeout_s)).number
+
+    async def stored(self, workflow: str, number: int = 0) -> tuple[model.Version, bytes] | None:
+        """A version (0: the newest) and its exact bytes, as committed here. None: there is none here.
+        Raises CORRUPT_CONTENT."""
+        with self.snapshot() as reader:
+            rows = Rows(reader)
+            if not number:
+                known = rows.workflow(workflow)
+                number = known.versions if known else 0
+            version = rows.version(workflow, number) if number else None
+            if version is None:
+                return None
+            stored = queries.stored_content(reader, version)
+        return version, await _decoded(stored, version.digest)
+
+    @property
+    def fingerprint_key(self) -> bytes:
+        """Of secrets; empty: none yet."""
+        return self._feed.registry.fingerprint_key
+
     async def get_pointer(
         self, request: registry_pb2.GetPointerRequest, timeout_s: float
     ) -> registry_pb2.GetPointerResponse:
@@ -79,7 +104,7 @@ class Reads:
             await self._proposer.barrier(timeout_s)
         with self.snapshot() as reader:
             row = queries.resolve(reader, request.workflow, target)
-            stored = _stored(reader, row)
+            stored = queries.stored_content(reader, row)
             info = self._info(reader, request.stale)
         return registry_pb2.GetContentResponse(
             info=info, version=convert.version(row), content=await _decoded(stored, row.digest)
@@ -101,11 +126,27 @@ class Reads:
     ) -> registry_pb2.ListVersionsResponse:
         await self._current(request.stale, timeout_s)
         with self.snapshot() as reader:
-            read = partial(queries.versions, reader, request.workflow, page_token=request.page_token)
+            read = partial(queries.versions, reader, request.workflow, _filter(request), page_token=request.page_token)
             rows, token = _page(read, request.page_size, convert.version)
             return registry_pb2.ListVersionsResponse(
                 info=self._info(reader, request.stale), versions=rows, next_page_token=token
             )
+
+    async def get_policy(
+        self, request: registry_pb2.GetPolicyRequest, timeout_s: float
+    ) -> registry_pb2.GetPolicyResponse:
+        await self._current(request.stale, timeout_s)
+        with self.snapshot() as reader:
+            in_force = queries.policy(reader, request.scope)
+            return convert.policy_in_force(in_force, self._info(reader, request.stale))
+
+    async def get_impact(
+        self, request: registry_pb2.GetImpactRequest, timeout_s: float
+    ) -> registry_pb2.GetImpactResponse:
+        await self._current(request.stale, timeout_s)
+        with self.snapshot() as reader:
+            found = queries.impact(reader, request.workflow)
+            return convert.impact(found, self._info(reader, request.stale))
 
     async def get_history(
         self, request: registry_pb2.GetHistoryRequest, timeout_s: float
@@ -140,7 +181,7 @@ class Reads:
         await self._current(request.stale, timeout_s)
         with self.snapshot() as reader:
             old, new = (queries.resolve(reader, workflow, target) for workflow, target in sides)
-            old_stored, new_stored = _stored(reader, old), _stored(reader, new)
+            old_stored, new_stored = queries.stored_content(reader, old), queries.stored_content(reader, new)
             info = self._info(reader, request.stale)
         contents = await _decoded(old_stored, old.digest), await _decoded(new_stored, new.digest)
         try:
@@ -169,6 +210,17 @@ class Reads:
         return self._replies.info(queries.registry(reader).revision, stale=stale)
 
 
+def _filter(request: registry_pb2.ListVersionsRequest) -> queries.VersionFilter:
+    return queries.VersionFilter(
+        labels=tuple(request.labels),
+        author=request.author,
+        since_ms=request.since_ms,
+        until_ms=request.until_ms,
+        text=request.text,
+        status=request.status,
+    )
+
+
 def _page(
     read: Callable[..., queries.Page[Row]], page_size: int, to_message: Callable[[Row], M]
 ) -> tuple[list[M], str]:
@@ -183,13 +235,6 @@ def _page(
             return messages, read(page_size=len(messages)).next_page_token
         messages.append(message)
     return messages, page.next_page_token
-
-
-def _stored(reader: Reader, version: model.Version) -> model.Content:
-    stored = Rows(reader).content(version.digest)
-    if stored is None:
-        raise content.corrupt(version.digest, "is missing")
-    return stored
 
 
 async def _decoded(stored: model.Content, digest: str) -> bytes:

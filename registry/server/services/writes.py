@@ -1,73 +1,33 @@
-"""Writes: checked here, decided in apply, on every member alike."""
+"""Writes beside publish: checked here, decided in apply, on every member alike."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import cast
 
-from registry.core import commands, limits, model, names, outcomes, references
-from registry.core.errors import Invalid, Reason
+from msgspec import structs
+
+from registry.core import commands, limits, model, outcomes, references, validation
+from registry.core.errors import Conflict, Invalid, Reason, Refused
 from registry.server import convert
-from registry.server.feed import busy
+from registry.server.budget import Budget
 from registry.server.inspector import Inspector
-from registry.server.limits import INLINE_BYTES
+from registry.server.limits import VERDICT_ATTEMPTS, VERDICT_BACKOFF_S
 from registry.server.proposer import Proposer
 from registry.server.replies import Replies
 from registry.server.services.reads import Reads
-from registry.store import content
+from registry.server.services.verdicts import Verdicts
+from registry.store.state import Rows
 from registry.v1 import registry_pb2
 
 
 class Writes:
-    """content_limit_bytes: of one publish, set by the operator."""
-
-    def __init__(
-        self,
-        *,
-        proposer: Proposer,
-        reads: Reads,
-        replies: Replies,
-        inspector: Inspector,
-        content_limit_bytes: int,
-    ) -> None:
+    def __init__(self, *, proposer: Proposer, reads: Reads, replies: Replies, inspector: Inspector) -> None:
         self._proposer = proposer
         self._reads = reads
         self._replies = replies
         self._inspector = inspector
-        self._content_limit_bytes = content_limit_bytes
-
-    async def publish(self, request: registry_pb2.PublishRequest, timeout_s: float) -> registry_pb2.PublishResponse:
-        request_id = self._proposer.request_id(request.request_id)
-        self._check_content(request.content)
-        names.check_workflow(request.workflow)
-        budget = Budget(timeout_s)
-        try:
-            async with asyncio.timeout(timeout_s):
-                inspection = await self._inspector.inspect(request.content, request.kind)
-        except TimeoutError:
-            raise busy("the content could not be inspected in time; nothing was stored") from None
-        digest, stored = await _packed(request.content)
-        command = commands.Publish(
-            request_id=request_id,
-            time_ms=self._proposer.clock_ms(),
-            principal=request.principal,
-            workflow=request.workflow,
-            kind=inspection.kind,
-            digest=digest,
-            value_digest=inspection.value_digest,
-            semantic_digest=inspection.semantic_digest,
-            content=stored,
-            message=request.message,
-            labels=dict(request.labels),
-            facts=inspection.facts,
-        )
-        outcome = await self._proposer.propose(command, budget.left_s())
-        assert isinstance(outcome, outcomes.Published)
-        return registry_pb2.PublishResponse(
-            info=self._replies.info(outcome.revision),
-            version=convert.version(outcome.version),
-            created=outcome.created,
-        )
 
     async def switch(self, request: registry_pb2.SwitchRequest, timeout_s: float) -> registry_pb2.SwitchResponse:
         return await self._move(request, timeout_s, rollback=False, keep_status=False)
@@ -78,7 +38,7 @@ class Writes:
     async def mark(self, request: registry_pb2.MarkRequest, timeout_s: float) -> registry_pb2.MarkResponse:
         request_id = self._proposer.request_id(request.request_id)
         budget = Budget(timeout_s)
-        number = await self._number(request.workflow, references.parse_target(request.reference), budget)
+        number = await self._number(request.workflow, request.reference, budget)
         command = commands.Mark(
             request_id=request_id,
             time_ms=self._proposer.clock_ms(),
@@ -95,6 +55,44 @@ class Writes:
             info=self._replies.info(outcome.revision),
             version=convert.version(outcome.version),
             previous_status=outcome.previous_status,
+        )
+
+    async def label(self, request: registry_pb2.LabelRequest, timeout_s: float) -> registry_pb2.LabelResponse:
+        request_id = self._proposer.request_id(request.request_id)
+        budget = Budget(timeout_s)
+        await self._proposer.require_level_2("labelling a version", budget.left_s())
+        command = commands.Label(
+            request_id=request_id,
+            time_ms=self._proposer.clock_ms(),
+            principal=request.principal,
+            workflow=request.workflow,
+            version=await self._number(request.workflow, request.reference, budget),
+            labels=dict(request.labels),
+            remove=tuple(request.remove),
+            reason=request.reason,
+            reference=request.reference,
+        )
+        outcome = await self._proposer.propose(command, budget.left_s())
+        assert isinstance(outcome, outcomes.Labelled)
+        return registry_pb2.LabelResponse(
+            info=self._replies.info(outcome.revision), version=convert.version(outcome.version)
+        )
+
+    async def set_policy(
+        self, request: registry_pb2.SetPolicyRequest, timeout_s: float
+    ) -> registry_pb2.SetPolicyResponse:
+        command = commands.SetPolicy(
+            request_id=self._proposer.request_id(request.request_id),
+            time_ms=self._proposer.clock_ms(),
+            principal=request.principal,
+            scope=request.scope,
+            fields=dict(request.fields),
+            reason=request.reason,
+        )
+        outcome = await self._proposer.propose(command, timeout_s)
+        assert isinstance(outcome, outcomes.PolicySet)
+        return registry_pb2.SetPolicyResponse(
+            info=self._replies.info(outcome.revision), scope=outcome.scope, policy=convert.policy(outcome.policy)
         )
 
     async def _move(
@@ -117,12 +115,11 @@ class Writes:
         moves = []
         for move in request.moves:
             picked = rollback and not move.target
-            target = references.parse_target(move.target)
             moves.append(
                 commands.Move(
                     workflow=move.workflow,
                     pointer=move.pointer or model.DEFAULT_POINTER,
-                    target=0 if picked else await self._number(move.workflow, target, budget),
+                    target=0 if picked else await self._number(move.workflow, move.target, budget),
                     reference=move.target,
                     expected_generation=move.expected_generation if move.HasField("expected_generation") else None,
                 )
@@ -137,42 +134,39 @@ class Writes:
             force=request.force,
             keep_status=keep_status,
         )
-        outcome = await self._proposer.propose(command, budget.left_s())
-        assert isinstance(outcome, outcomes.Switched)
+        validation.check(command)  # before anything is looked up by its names
+        outcome = await self._switched(command, budget)
         return convert.switched(outcome, self._replies.info(outcome.revision))
 
-    async def _number(self, workflow: str, target: references.Target, budget: Budget) -> int:
-        """A number needs no look: whether it exists is decided in apply."""
-        if isinstance(target, references.Number):
-            return target.number
-        return (await self._reads.resolve(workflow, target, budget.left_s())).number
+    async def _switched(self, command: commands.Switch, budget: Budget) -> outcomes.Switched:
+        """With verdicts where a policy asks for them; found anew when a pointer has moved meanwhile."""
+        verdicts = Verdicts(reads=self._reads, inspector=self._inspector)
+        attempts = VERDICT_ATTEMPTS
+        while True:
+            attempts -= 1
+            moves = command.moves
+            if not (command.rollback or command.force or self._remembered(command.request_id)):
+                moves = await verdicts.judged(moves, budget)
+            try:
+                outcome = await self._proposer.propose(structs.replace(command, moves=moves), budget.left_s())
+            except Conflict as error:
+                pause_s = random.uniform(0, VERDICT_BACKOFF_S)
+                if error.reason is not Reason.VERDICT_OUTDATED or not attempts or budget.left_s() <= pause_s:
+                    raise
+                await asyncio.sleep(pause_s)
+                await self._proposer.barrier(budget.left_s())
+            except Refused as error:
+                if error.reason is not Reason.VERDICT_REFUSED:
+                    raise
+                raise verdicts.explain(error) from None
+            else:
+                assert isinstance(outcome, outcomes.Switched)
+                return outcome
 
-    def _check_content(self, data: bytes) -> None:
-        if not data:
-            raise Invalid(
-                Reason.INVALID_CONTENT, "the content has zero bytes; nothing was stored", hint="check the file"
-            )
-        if len(data) > self._content_limit_bytes:
-            raise Invalid(
-                Reason.TOO_LARGE,
-                f"the content has {len(data):,} bytes, {self._content_limit_bytes:,} are allowed; nothing was stored",
-                hint=f"start the members with a higher --content-limit BYTES, up to {limits.CONTENT_BYTES_CEILING}",
-                metadata={"limit": str(self._content_limit_bytes), "size_bytes": str(len(data))},
-            )
+    def _remembered(self, request_id: str) -> bool:
+        """A retry: apply answers with the first outcome, whatever the verdict would be by now."""
+        with self._reads.snapshot() as reader:
+            return Rows(reader).remembered(request_id) is not None
 
-
-class Budget:
-    """What is left of a call's time, over its steps."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._deadline = asyncio.get_running_loop().time() + timeout_s
-
-    def left_s(self) -> float:
-        return max(self._deadline - asyncio.get_running_loop().time(), 0.0)
-
-
-async def _packed(data: bytes) -> tuple[str, model.Content]:
-    """Digest and stored form. Large content is packed beside the loop: the codecs let go of the interpreter."""
-    if len(data) <= INLINE_BYTES:
-        return content.digest(data), content.encode(data)
-    return await asyncio.to_thread(lambda: (content.digest(data), content.encode(data)))
+    async def _number(self, workflow: str, reference: str, budget: Budget) -> int:
+        return await self._reads.number(workflow, references.parse_target(reference), budget.left_s())

@@ -53,6 +53,15 @@ def test_an_unknown_outcome_names_the_command_that_settles_it(capsys):
     assert "--request-id 0190-x" in capsys.readouterr().err
 
 
+def test_reasons_of_a_refusal_follow_a_line_each(capsys):
+    metadata = {"reasons": "block: runs go in a circle\nwarn: \x1b[2J", "workflow": "a/b"}
+    refusal = errors.Refused(Reason.VERDICT_REFUSED, "no", hint="repeat with --force", metadata=metadata)
+    assert report(refusal, as_json=False) == 6
+    assert capsys.readouterr().err == "error: no; repeat with --force\n  block: runs go in a circle\n  warn: �[2J\n"
+    assert report(refusal, as_json=True) == 6
+    assert msgspec.json.decode(capsys.readouterr().err)["reasons"] == metadata["reasons"]
+
+
 def test_the_unexpected_is_short_unless_debugged(capsys, monkeypatch):
     monkeypatch.delenv("REGCTL_DEBUG", raising=False)
     assert report(ZeroDivisionError("by zero"), as_json=False) == 1
@@ -98,6 +107,18 @@ def test_interruptions_and_refusals_of_the_user(capsys):
         ["versions", "a/b", "--endpoints", "http://there"],
         ["versions", "a/b", "--timeout", "0"],
         ["versions", "a/b", "--tls-ca", "no-such-file"],
+        ["versions", "a/b", "--since", "yesterday"],
+        ["versions", "--status", "wonderful"],
+        ["publish", "a/b", "/dev/null", "--parent", "a/c@2"],
+        ["label", "a/b@1"],
+        ["label", "a/b", "k=v"],
+        ["label", "a/b@1", "k=v", "k-"],
+        ["label", "a/b@1", "k"],
+        ["policy", "set", "*", "verdict", "--reason", "x"],
+        ["policy", "set", "*", "verdict=ok"],
+        ["policy", "set", "*", "--reason", "x"],
+        ["policy", "get", "a/b/c"],
+        ["impact", "a/b@1"],
         ["dev", "--nodes", "0"],
         ["cluster", "remove", "n3"],
         ["cluster", "add"],

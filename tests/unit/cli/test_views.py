@@ -9,8 +9,19 @@ import pytest
 from rich.console import Console, RenderableType
 
 from registry.cli import tables, views
-from registry.client import AgentRow, ClusterStatus, MemberStatus, Published, ReplyInfo, WaitingMember, WorkflowSummary
-from registry.core.model import Change, Pointer, StatusChange, Version
+from registry.client import (
+    AgentRow,
+    ClusterStatus,
+    Dependent,
+    Impact,
+    MemberStatus,
+    PolicyInForce,
+    Published,
+    ReplyInfo,
+    WaitingMember,
+    WorkflowSummary,
+)
+from registry.core.model import Change, Pointer, Policy, StatusChange, Version
 from registry.core.outcomes import Switched
 
 NAME = "support-department/customer-triage-with-a-long-name"
@@ -71,12 +82,72 @@ ROLLBACK = a_change(
 )
 
 
+def a_publish(**changes: object) -> Published:
+    return msgspec.convert(msgspec.to_builtins(a_version()) | {"created": True} | changes, Published)
+
+
 def test_publish_has_exactly_the_promised_fields():
-    value = msgspec.convert(msgspec.to_builtins(a_version()) | {"created": True}, Published)
-    assert list(views.published(value)) == [
+    assert list(views.published(a_publish())) == [
         *("workflow", "version", "digest", "value_digest", "semantic_digest", "kind", "size_bytes"),
-        *("status", "created", "revision"),
+        *("status", "created", "revision", "summary", "change", "verdict", "findings", "notes"),
     ]
+
+
+def test_publish_says_what_changed_then_the_worst_findings_then_notes():
+    findings = [{"code": "x", "level": "warn", "text": f"warning {number}"} for number in range(12)]
+    findings += [{"code": "cycle", "level": "block", "text": "runs go\nin a circle", "where": "Classify"}]
+    value = a_publish(
+        summary="1 node added", change="major", verdict="block", findings=findings, notes=["1 secret value \x1b[2J"]
+    )
+    lines = views.publish_lines(value)
+    assert lines[:3] == [
+        "  1 node added (major change, verdict block)",
+        "  block: runs go in a circle (Classify)",
+        "  warn: warning 0",
+    ]
+    assert lines[-2:] == ["  and 3 more findings; -o json shows them", "  note: 1 secret value �[2J"]
+    assert views.publish_lines(a_publish()) == []
+    assert views.publish_lines(a_publish(created=False, summary="identical", notes=["nothing new"])) == [
+        "  note: nothing new"
+    ]
+
+
+def test_a_change_of_labels_or_policy_says_what_holds_now():
+    labelled = a_change(action="label", version=a_version())
+    assert views.what(labelled) == "version 12 has semver=v1.4.0"
+    ruled = a_change(action="policy", scope="a/*", policy=Policy(verdict="ok", checks="refuse"), workflows=[])
+    assert views.what(ruled) == "a/* says checks=refuse verdict=ok"
+    assert views.change(ruled)["policy"]["verdict"] == "ok"
+
+
+def a_dependent(name: str, **changes: object) -> Dependent:
+    fields = {"workflow": name, "version": 4, "pointers": ("active",), "via": NAME, "through": "", "distance": 1}
+    return msgspec.convert(fields | changes, Dependent)
+
+
+IMPACT = Impact(
+    dependents=(
+        *(a_dependent(f"support/answer-{number}") for number in range(4)),
+        a_dependent(f"{NAME}-more", distance=2, through="support/answer-0", via="support/answer-0", pointers=()),
+    ),
+    more=False,
+)
+
+
+def test_impact_counts_and_names_the_nearest():
+    said = "4 direct, 1 indirect: support/answer-0, support/answer-1, support/answer-2 and 2 more"
+    assert views.impact_words(IMPACT) == said
+    assert views.impact_words(Impact(dependents=(), more=False)) == "nobody"
+
+
+def test_a_policy_says_which_scope_decides():
+    found = PolicyInForce(
+        effective=Policy(unchanged="allow", checks="refuse", literals="warn", verdict="ok"),
+        scopes={"*": Policy(checks="refuse", verdict="warn"), "a/*": Policy(verdict="ok")},
+    )
+    shown = {tuple(line.split()) for line in rendered(tables.policy(found)).splitlines()}
+    assert {("checks", "refuse", "*"), ("verdict", "ok", "a/*"), ("unchanged", "allow", "default")} <= shown
+    assert ("immutable_labels", "-", "default") in shown
 
 
 def test_switch_has_the_promised_fields_and_times_in_rfc_3339():
@@ -164,8 +235,20 @@ def an_agent() -> AgentRow:
     )
 
 
+TOLD = a_version(
+    change="major",
+    summary="4 nodes added, 1 removed, 7 changed; model gpt-4o-mini -> gpt-4.1-mini in 'Classify'; 9 edges added",
+    requires=[f"support/workflow-number-{number}" for number in range(9)],
+    secrets={"environment.ACCESS_TOKEN_OF_THE_CRM": "k1:" + "ab" * 12, "b": "k1:" + "cd" * 12},
+)
 TABLES = {
-    "versions": lambda: tables.versions([a_version()]),
+    "versions": lambda: tables.versions([TOLD]),
+    "versions of all": lambda: tables.versions([TOLD], with_names=True),
+    "impact": lambda: tables.impact(NAME, IMPACT),
+    "policy": lambda: tables.policy(
+        PolicyInForce(effective=Policy(immutable_labels="release-*," * 20), scopes={NAME: Policy(verdict="ok")})
+    ),
+    "told": lambda: tables.version(TOLD),
     "workflows": lambda: tables.workflows(
         [
             WorkflowSummary(
@@ -179,6 +262,7 @@ TABLES = {
         ]
     ),
     "history": lambda: tables.history([ROLLBACK], NAME),
+    "history by force": lambda: tables.history([msgspec.structs.replace(ROLLBACK, forced=True)], NAME),
     "agents": lambda: tables.agents([an_agent()]),
     "status": lambda: tables.status(a_status()),
     "version": lambda: tables.version(a_version()),
@@ -192,7 +276,9 @@ def test_tables_fit_80_columns(name):
 
 
 def test_what_identifies_is_never_cut():
-    assert "12  candidate  sha256:abababab  298 KiB  2026-02-02 02:40" in rendered(TABLES["versions"]())
+    assert "12  candidate  major   2026-02-02 02:40" in rendered(TABLES["versions"]())
+    wide = rendered(tables.versions([a_version(change="major")], wide=True), width=120)
+    assert "12  candidate  major   sha256:abababab  298 KiB  2026-02-02 02:40" in wide
     history = " ".join(rendered(TABLES["history"]()).split())
     assert "71 2026-02-02 02:40:00 rollback" in history
     words = set(history.split())
@@ -215,6 +301,14 @@ def test_a_change_is_one_line():
     )
     published = a_change(action="publish", version=a_version(), workflows=[NAME])
     assert views.line(published).endswith("version 12, 298 KiB  alice: " + a_version().message.replace("\n", " "))
+
+
+def test_what_was_done_by_force_says_so():
+    forced = a_change(forced=True)
+    assert "  switch, forced  " in views.line(forced)
+    assert (views.change(forced)["action"], views.change(forced)["forced"]) == ("switch", True)
+    assert "forced" not in views.change(ROLLBACK)
+    assert "switch, forced" in rendered(tables.history([forced], NAME), width=120)
 
 
 def test_a_switch_of_several_names_each():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import pytest
 
-from registry.client import Client, Move
+from registry.client import Client, Finding, Move
 from registry.core.errors import Reason, Refused
 from registry.v1 import registry_pb2
 
@@ -103,3 +104,70 @@ async def test_comparison_carries_the_whole(members):
     assert (comparison.from_version.number, comparison.to_version.number) == (1, 2)
     assert comparison.comparison == {"kind": "dify", "nodes": []}
     assert member.calls[0][1].to_reference == "active"
+
+
+async def test_a_publish_brings_back_what_was_found(members):
+    (member,) = await members(1)
+    member.answers["Publish"] = lambda request: registry_pb2.PublishResponse(
+        info=member.info(),
+        version=registry_pb2.Version(workflow="a/b", number=4, parents=[2, 3], secrets={"T": "k1:a"}, change="major"),
+        created=True,
+        findings=[registry_pb2.Finding(code="cycle", level="block", text="in a circle", where="Classify")],
+        notes=["1 secret value was left out: T"],
+        verdict="block",
+    )
+    async with Client(member.address, principal="ann") as client:
+        made = await client.publish("a/b", b"x", parents=[2, "@active"], requires=["a/c"], labels={"k": "v"})
+    ((_, request),) = [call for call in member.calls if call[0] == "Publish"]
+    assert (list(request.parents), list(request.requires), request.principal) == (["2", "active"], ["a/c"], "ann")
+    assert (made.number, made.parents, made.secrets, made.change) == (4, (2, 3), {"T": "k1:a"}, "major")
+    assert made.findings == (Finding(code="cycle", level="block", text="in a circle", where="Classify"),)
+    assert (made.notes, made.verdict) == (("1 secret value was left out: T",), "block")
+
+
+async def test_labels_travel_with_other_operations_and_policies_alone(members):
+    (member,) = await members(1)
+    member.answers["Label"] = lambda request: registry_pb2.LabelResponse(
+        info=member.info(), version=registry_pb2.Version(number=3, labels=request.labels)
+    )
+    member.answers["SetPolicy"] = lambda request: registry_pb2.SetPolicyResponse(
+        info=member.info(), scope=request.scope, policy=registry_pb2.Policy(verdict=request.fields["verdict"])
+    )
+    async with Client(member.address, principal="ann") as client:
+        both = await asyncio.gather(
+            client.label("a/b", "@active", {"team": "x"}, remove=["old"], reason="why"),
+            client.label("a/b", 2, {"team": "y"}),
+        )
+        said = await client.set_policy("a/*", {"verdict": "ok"}, reason="strict")
+    assert [each.labels for each in both] == [{"team": "x"}, {"team": "y"}]
+    assert said.verdict == "ok"
+    batch = next(request for rpc, request in member.calls if rpc == "Batch")
+    first = batch.operations[0].label
+    assert (first.reference, list(first.remove), first.reason, first.principal) == ("active", ["old"], "why", "ann")
+    assert first.request_id != batch.operations[1].label.request_id
+    ((_, policy),) = [call for call in member.calls if call[0] == "SetPolicy"]
+    assert policy.request_id
+
+
+async def test_a_search_sends_what_is_looked_for_with_every_page(members):
+    (member,) = await members(1)
+    tokens = ["more", ""]
+    pages = [[], [registry_pb2.Version(workflow="a/b", number=2)]]
+    member.answers["ListVersions"] = lambda request: registry_pb2.ListVersionsResponse(
+        info=member.info(), versions=pages.pop(0), next_page_token=tokens.pop(0)
+    )
+    async with Client(member.address) as client:
+        found = client.versions(
+            labels=["team=x"], author="ann", since_ms=5, until_ms=9, text="gpt", status="stable", page_size=7
+        )
+        assert [version.number async for version in found] == [2], "an empty page may have a next one"
+    first, second = [request for rpc, request in member.calls if rpc == "ListVersions"]
+    assert (first.page_token, second.page_token) == ("", "more")
+    for request in (first, second):
+        assert (list(request.labels), request.author, request.text, request.status) == (
+            ["team=x"],
+            "ann",
+            "gpt",
+            "stable",
+        )
+        assert (request.since_ms, request.until_ms, request.workflow, request.page_size) == (5, 9, "", 7)

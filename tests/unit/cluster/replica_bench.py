@@ -47,8 +47,8 @@ def configured(voters: str = "abc", observers: str = "", *, level: int = 1) -> C
 class Disk(MemoryEnvironment):
     """Tells when it commits."""
 
-    def __init__(self, on_commit: Callable[[], None] = lambda: None) -> None:
-        super().__init__([*TABLES, STATE])
+    def __init__(self, on_commit: Callable[[], None] = lambda: None, *, newer: tuple[str, ...] = ()) -> None:
+        super().__init__([*TABLES, *newer, STATE])
         self.on_commit = on_commit
 
     def commit(self) -> None:

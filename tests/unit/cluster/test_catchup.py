@@ -18,7 +18,7 @@ from cluster.journal import APPLIED, LOG, META, OWN, TABLES
 from cluster.kv.memory_env import MemoryEnvironment
 from cluster.limits import FETCH_RETRY_S, FETCH_SILENCE_S, SNAPSHOT_IDLE_S, Flow
 from tests.unit.cluster.engine_bench import TIMING
-from tests.unit.cluster.replica_bench import STATE, ReplicaBench, Sent, configured, of_type, sent_to
+from tests.unit.cluster.replica_bench import STATE, Disk, ReplicaBench, Sent, configured, of_type, sent_to
 
 SHORT = Flow(log_entries=2, chunk_bytes=60)
 STREAMED = tuple(table for table in (*TABLES, STATE) if table not in OWN)
@@ -146,7 +146,7 @@ def test_a_new_term_tries_appends_first() -> None:
 
 
 # ---- who gives
-def full_leader(**options: float) -> ReplicaBench:
+def full_leader(**options: object) -> ReplicaBench:
     bench = ReplicaBench("abc", "d", flow=SHORT, **options).lead()  # type: ignore[arg-type]
     for number in range(5):
         bench.propose(b"%d" % number * 30)
@@ -155,8 +155,10 @@ def full_leader(**options: float) -> ReplicaBench:
     return bench
 
 
-def test_a_state_is_given_chunk_by_chunk_without_what_is_the_members_own() -> None:
-    bench = full_leader()
+@pytest.mark.parametrize("newer", [(), ("of a later release",)])
+def test_a_state_is_given_chunk_by_chunk_without_what_is_the_members_own(newer: tuple[str, ...]) -> None:
+    """Nor is a table named that only this release has, while nothing is in it."""
+    bench = full_leader(disk=Disk(newer=newer))
     (fetched,) = bench.answers(m.Fetch(3), sender="d")
     assert isinstance(fetched, m.Fetched)
     assert (fetched.index, fetched.index_term, fetched.term) == (7, 1, 1)

@@ -9,10 +9,10 @@ from msgspec import structs
 from cluster.kv.api import Environment
 from cluster.kv.memory_env import MemoryEnvironment
 from registry.core import limits, machine, request_ids
-from registry.core.commands import Acknowledge, Command, Found, Mark, Move, Publish, Switch
+from registry.core.commands import Acknowledge, Command, Found, Label, Mark, Move, Publish, SetPolicy, Switch
 from registry.core.errors import Reason
 from registry.core.model import Pointer, Registry, Status, Version
-from registry.core.outcomes import Outcome, Published, Rejected, Switched
+from registry.core.outcomes import Marked, Outcome, Published, Rejected, Switched
 from registry.store import content
 from registry.store.state import Rows, StoreState
 from registry.store.tables import REGISTRY, REQUEST_ORDER, REQUESTS, TABLES
@@ -26,9 +26,14 @@ class Machine:
     """Applies commands, one commit each. Time passes one millisecond a request."""
 
     def __init__(
-        self, environment: Environment | None = None, *, requests_remembered: int = limits.REQUESTS_REMEMBERED
+        self,
+        environment: Environment | None = None,
+        *,
+        level: int = limits.FEATURE_LEVEL,
+        requests_remembered: int = limits.REQUESTS_REMEMBERED,
     ) -> None:
         self.environment = environment or MemoryEnvironment(TABLES)
+        self.level = level  # in force; may rise
         self.requests_remembered = requests_remembered
         self._ids = 0
 
@@ -38,7 +43,10 @@ class Machine:
 
     def apply(self, command: Command) -> Outcome:
         outcome = machine.apply(
-            StoreState(self.environment.transaction()), command, requests_remembered=self.requests_remembered
+            StoreState(self.environment.transaction()),
+            command,
+            level=self.level,
+            requests_remembered=self.requests_remembered,
         )
         self.environment.commit()
         return outcome
@@ -74,7 +82,7 @@ class Machine:
                 kind="json",
                 digest=content.digest(data),
                 value_digest="v1:0",
-                semantic_digest="s1:0",
+                semantic_digest=f"s1:{data.hex()[:64]}",  # bytes mean different things, unless said otherwise
                 content=content.encode(data),
             ),
             **fields,
@@ -121,6 +129,35 @@ class Machine:
             reason="because",
         )
         return self.apply(structs.replace(command, **fields))
+
+    def marked(self, version: int, *statuses: Status, workflow: str = WORKFLOW) -> None:
+        for status in statuses:
+            outcome = self.mark(version, status, workflow)
+            assert isinstance(outcome, Marked), outcome
+
+    def label(self, version: int, labels: dict[str, str], *remove: str, workflow: str = WORKFLOW) -> Outcome:
+        command = Label(
+            request_id=self.request_id(),
+            time_ms=START_MS + self._ids,
+            principal="ada",
+            workflow=workflow,
+            version=version,
+            labels=labels,
+            remove=remove,
+            reason="because",
+        )
+        return self.apply(command)
+
+    def set_policy(self, scope: str, **fields: str) -> Outcome:
+        command = SetPolicy(
+            request_id=self.request_id(),
+            time_ms=START_MS + self._ids,
+            principal="ada",
+            scope=scope,
+            fields=fields,
+            reason="because",
+        )
+        return self.apply(command)
 
     def acknowledge(self, *acks: Any, contacts: tuple[Any, ...] = ()) -> Outcome:
         return self.apply(Acknowledge(request_id=self.request_id(), time_ms=START_MS, acks=acks, contacts=contacts))

@@ -61,10 +61,39 @@ def test_bytes_that_a_pointer_names_are_not_fenced_as_another_version(machine: M
 def test_bytes_stay_fenced_until_no_version_of_them_is(machine: Machine) -> None:
     machine.published(b"1", b"2", b"1", b"3")
     digest = machine.version(1).digest
-    machine.mark(3, "fenced")
-    machine.mark(1, "fenced")
+    machine.marked(3, "fenced")
+    machine.marked(1, "fenced")
     assert machine.rows.digest(WORKFLOW, digest) == Digest(newest=3, fenced=(1, 3))
-    machine.mark(3, "stable")
+    machine.marked(3, "candidate", "stable")
     assert_rejected(machine.switch(3), Reason.VERSION_FENCED)
-    machine.mark(1, "archived")
+    machine.marked(1, "candidate", "archived")
     assert machine.rows.digest(WORKFLOW, digest) == Digest(newest=3)
+
+
+@pytest.mark.parametrize("previous", STATUSES)
+def test_statuses_follow_each_other(previous: Status) -> None:
+    """What was taken out of use comes back as a candidate only."""
+    allowed = {
+        "candidate": {"stable", "failed", "fenced", "archived"},
+        "stable": {"candidate", "failed", "fenced", "archived"},
+        "failed": {"candidate", "fenced", "archived"},
+        "fenced": {"candidate"},
+        "archived": {"candidate", "fenced"},
+    }[previous]
+    for status in STATUSES:
+        for level in (1, 2):
+            machine = Machine(level=level)
+            machine.published(b"1")
+            if previous != "candidate":
+                machine.marked(1, previous)
+            outcome = machine.mark(1, status)
+            if level == 1 or status in allowed or status == previous:
+                assert outcome == Marked(
+                    revision=machine.registry.revision, version=machine.version(1), previous_status=previous
+                )
+                assert machine.version(1).status == status
+                continue
+            refused = assert_rejected(outcome, Reason.STATUS_TRANSITION)
+            assert set(refused.metadata["allowed"].split(",")) == allowed
+            assert f"regctl mark {WORKFLOW}@1 candidate --reason" in refused.hint
+            assert machine.version(1).status == previous

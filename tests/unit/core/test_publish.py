@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from registry.core import limits
 from registry.core.errors import Reason
 from registry.core.model import Digest, Version
 from registry.core.outcomes import Founded, Published
@@ -32,7 +35,7 @@ def test_the_first_publish_makes_the_workflow(machine: Machine) -> None:
         number=1,
         digest="sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
         value_digest="v1:0",
-        semantic_digest="s1:0",
+        semantic_digest="s1:7b7d",
         kind="json",
         size_bytes=2,
         status="candidate",
@@ -110,3 +113,74 @@ def test_the_label_semver_is_unique_in_its_workflow(machine: Machine) -> None:
     published(machine.publish(b"1", workflow="other/one", labels={"semver": "1.0.0"}))
     published(machine.publish(b"3", labels={"team": "v1.0.0"}))
     assert machine.rows.semver(WORKFLOW, "1.0.1") == 2
+
+
+def test_parents_may_be_named(machine: Machine) -> None:
+    machine.published(b"1", b"2", b"3")
+    assert published(machine.publish(b"4", parents=(3, 1, 3))).parents == (3, 1)
+    outcome = assert_rejected(machine.publish(b"5", parents=(1, 6)), Reason.VERSION_NOT_FOUND)
+    assert (outcome.metadata["version"], outcome.metadata["newest"]) == ("6", "4")
+    assert_rejected(machine.publish(b"5", parents=(1,), workflow="other/one"), Reason.VERSION_NOT_FOUND)
+    assert published(machine.publish(b"5")).parents == (4,)
+
+
+def test_what_was_found_in_the_content_is_kept_with_the_version(machine: Machine) -> None:
+    requires, secrets = ("other/one", "n8n:7", "other/one"), {"API_KEY": "k1:0"}
+    version = published(
+        machine.publish(b"1", requires=requires, secrets=secrets, summary="one model changed", change="minor")
+    )
+    assert (version.requires, version.secrets, version.summary, version.change) == (
+        ("other/one", "n8n:7"),
+        secrets,
+        "one model changed",
+        "minor",
+    )
+    assert machine.version(1) == version
+    assert list(machine.rows.requirers("n8n:7")) == [(WORKFLOW, 1)]
+    published(machine.publish(b"2", requires=("n8n:7",)))
+    published(machine.publish(b"3", workflow="a/b", requires=("n8n:7", "Ä" * 256)))
+    assert list(machine.rows.requirers("n8n:7")) == [("a/b", 1), (WORKFLOW, 2)]
+    assert list(machine.rows.requirers("other/one")) == [(WORKFLOW, 1)]
+    assert list(machine.rows.requirers("Ä" * 256)) == [("a/b", 1)]
+
+
+def test_below_level_2_nothing_of_it_is_read_or_written(machine: Machine) -> None:
+    machine.level = 1
+    machine.published(b"1", b"2")
+    version = published(
+        machine.publish(
+            b"3",
+            parents=(1,),
+            requires=("a/b",),
+            secrets={"a": "b"},
+            summary="s",
+            change="minor",
+            semantic_digest="s1:32",
+        )
+    )
+    assert (version.parents, version.requires, version.secrets, version.summary) == ((2,), (), {}, "")
+    assert list(machine.rows.requirers("a/b")) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"parents": (0,)}, Reason.INVALID_REQUEST),
+        ({"parents": tuple(range(1, limits.PARENTS + 2))}, Reason.TOO_LARGE),
+        ({"requires": ("",)}, Reason.INVALID_REQUEST),
+        ({"requires": ("x" * (limits.REQUIRES_CHARS + 1),)}, Reason.TOO_LARGE),
+        ({"requires": tuple(map(str, range(limits.REQUIRES + 1)))}, Reason.TOO_LARGE),
+        ({"secrets": {str(number): "" for number in range(limits.SECRETS + 1)}}, Reason.TOO_LARGE),
+        ({"secrets": {"x" * (limits.SECRET_NAME_CHARS + 1): ""}}, Reason.TOO_LARGE),
+        ({"secrets": {"x": "k" * 200}}, Reason.TOO_LARGE),
+        ({"summary": "x" * (limits.SUMMARY_CHARS + 1)}, Reason.TOO_LARGE),
+        ({"change": "huge"}, Reason.INVALID_REQUEST),
+        ({"findings": ("x",) * (limits.FINDINGS + 1)}, Reason.TOO_LARGE),
+        ({"literals": ("x" * (limits.FINDING_CHARS + 1),)}, Reason.TOO_LARGE),
+    ],
+)
+def test_what_is_past_a_limit_is_refused(machine: Machine, fields: dict[str, object], reason: Reason) -> None:
+    machine.published(b"1")
+    before = machine.dump()
+    assert_rejected(machine.publish(b"2", **fields), reason)
+    assert machine.dump() == before

@@ -53,8 +53,15 @@ def test_what_a_member_derives_is_not_part_of_the_request(machine: Machine) -> N
         labels={"b": "2", "a": "1"},
         facts={"nodes": "3"},
         semantic_digest="s2:1",
+        requires=("a/b",),
+        secrets={"key": "k1:0"},
+        summary="more",
+        change="minor",
+        findings=("broken",),
+        literals=("sk-***",),
     )
     assert machine.apply(again) == first
+    assert_rejected(machine.apply(structs.replace(again, parents=(1,))), Reason.REQUEST_REUSED)
     machine.published(b"2")
     move = Move(workflow=WORKFLOW, pointer="active", target=1, reference="canary")
     switch = machine.switch_command(move)
@@ -62,6 +69,28 @@ def test_what_a_member_derives_is_not_part_of_the_request(machine: Machine) -> N
     assert machine.apply(structs.replace(switch, moves=(structs.replace(move, target=2),))) == switched
     other = structs.replace(switch, moves=(structs.replace(move, target=2, reference="active~1"),))
     assert_rejected(machine.apply(other), Reason.REQUEST_REUSED)
+    branch = machine.publish_command(b"3", parents=(1,), parent_references=("canary",))
+    published = machine.apply(branch)
+    assert machine.apply(structs.replace(branch, parents=(2,))) == published
+    assert_rejected(machine.apply(structs.replace(branch, parent_references=("active",))), Reason.REQUEST_REUSED)
+
+
+def test_requirements_that_the_caller_names_are_part_of_the_request(machine: Machine) -> None:
+    command = machine.publish_command(b"1", asked_requires=("a/b",), requires=("a/b", "n8n:4"))
+    first = machine.apply(command)
+    assert isinstance(first, Published)
+    assert machine.apply(structs.replace(command, requires=("a/b",))) == first, "what was found in it is not"
+    before = machine.dump()
+    for asked in ((), ("a/c",), ("a/b", "a/c")):
+        other = structs.replace(command, asked_requires=asked, requires=asked)
+        assert_rejected(machine.apply(other), Reason.REQUEST_REUSED)
+    assert machine.dump() == before
+
+
+def test_below_level_2_requirements_are_not_part_of_the_request(machine: Machine) -> None:
+    machine.level = 1
+    command = machine.publish_command(b"1", asked_requires=("a/b",))
+    assert machine.apply(command) == machine.apply(structs.replace(command, asked_requires=()))
 
 
 def test_forgotten_ids_are_refused_never_repeated() -> None:
@@ -122,12 +151,22 @@ def test_malformed_commands_are_refused_and_write_nothing(machine: Machine) -> N
         (structs.replace(publish, message="x" * 5000), Reason.TOO_LARGE),
         (structs.replace(publish, labels={"semver": "one"}), Reason.INVALID_NAME),
         (structs.replace(publish, time_ms=-1), Reason.INVALID_REQUEST),
+        (structs.replace(publish, asked_requires=("a/b",) * 65), Reason.TOO_LARGE),
+        (structs.replace(publish, asked_requires=("",)), Reason.INVALID_REQUEST),
         (structs.replace(switch, moves=()), Reason.INVALID_REQUEST),
         (structs.replace(switch, moves=switch.moves * 2), Reason.INVALID_REQUEST),
         (structs.replace(switch, reason="  "), Reason.REASON_REQUIRED),
         (structs.replace(switch, moves=(Move(workflow=WORKFLOW, pointer="v1", target=1),)), Reason.INVALID_NAME),
         (structs.replace(switch, moves=(Move(workflow=WORKFLOW, pointer="active"),)), Reason.INVALID_REQUEST),
         (structs.replace(switch, moves=(Move(workflow=WORKFLOW, pointer="p", target=2**64),)), Reason.INVALID_REQUEST),
+        (
+            structs.replace(switch, moves=(Move(workflow=WORKFLOW, pointer="p", target=1, verdict="bad"),)),
+            Reason.INVALID_REQUEST,
+        ),
+        (
+            structs.replace(switch, moves=(Move(workflow=WORKFLOW, pointer="p", target=1, verdict_from=-1),)),
+            Reason.INVALID_REQUEST,
+        ),
     ]
     for command, reason in malformed:
         assert_rejected(machine.apply(command), reason)

@@ -31,7 +31,7 @@ def statuses(machine: Machine) -> list[Status]:
 
 
 def test_it_goes_to_the_newest_stable_version_that_was_live(live: Machine) -> None:
-    live.mark(2, "stable")
+    live.marked(2, "stable")
     outcome = went_to(live.rollback(), 2)
     assert outcome.notes == ()
     pointer = live.pointer()
@@ -42,8 +42,8 @@ def test_it_goes_to_the_newest_stable_version_that_was_live(live: Machine) -> No
 
 
 def test_the_version_left_becomes_failed(live: Machine) -> None:
-    live.mark(3, "stable")
-    live.mark(4, "stable")
+    live.marked(3, "stable")
+    live.marked(4, "stable")
     outcome = went_to(live.rollback(), 3)
     assert outcome.status_changes == (
         StatusChange(workflow=WORKFLOW, version=4, previous_status="stable", status="failed"),
@@ -54,19 +54,19 @@ def test_the_version_left_becomes_failed(live: Machine) -> None:
 def test_newest_means_most_recently_live_not_highest_number(live: Machine) -> None:
     live.switched(1, 4)
     for number in (1, 2, 3):
-        live.mark(number, "stable")
+        live.marked(number, "stable")
     went_to(live.rollback(), 1)
 
 
 def test_stable_versions_that_were_never_live_are_not_picked(live: Machine) -> None:
     live.published(b"5")
-    live.mark(5, "stable")
-    live.mark(1, "stable")
+    live.marked(5, "stable")
+    live.marked(1, "stable")
     went_to(live.rollback(), 1)
 
 
 def test_without_a_stable_one_it_takes_the_newest_usable_and_says_so(live: Machine) -> None:
-    live.mark(3, "failed")
+    live.marked(3, "failed")
     outcome = went_to(live.rollback(), 2)
     assert "no stable version was live before; picked version 2 (candidate)" in outcome.notes[0]
 
@@ -74,7 +74,7 @@ def test_without_a_stable_one_it_takes_the_newest_usable_and_says_so(live: Machi
 @pytest.mark.parametrize("status", ["failed", "fenced", "archived"])
 def test_unusable_versions_are_not_picked(live: Machine, status: Status) -> None:
     for number in (1, 2, 3):
-        live.mark(number, status)
+        live.marked(number, status)
     outcome = assert_rejected(live.rollback(), Reason.NO_ROLLBACK_TARGET)
     assert outcome.metadata["version"] == "4"
     assert "--to" in outcome.hint
@@ -84,13 +84,13 @@ def test_unusable_versions_are_not_picked(live: Machine, status: Status) -> None
 
 def test_bytes_fenced_as_another_version_are_not_picked(live: Machine) -> None:
     live.published(b"3")
-    live.mark(3, "stable")
-    live.mark(5, "fenced")
+    live.marked(3, "stable")
+    live.marked(5, "fenced")
     went_to(live.rollback(), 2)
 
 
 def test_repeated_rollbacks_go_further_back_and_end(live: Machine) -> None:
-    live.mark(2, "stable")
+    live.marked(2, "stable")
     went_to(live.rollback(), 2)
     went_to(live.rollback(), 3)  # no stable one is left: the newest that is not failed
     went_to(live.rollback(), 1)
@@ -100,7 +100,7 @@ def test_repeated_rollbacks_go_further_back_and_end(live: Machine) -> None:
 
 def test_keep_status_picks_the_same_versions_and_never_goes_round(live: Machine) -> None:
     for number in (1, 2, 3, 4):
-        live.mark(number, "stable")
+        live.marked(number, "stable")
     for expected in (3, 2, 1):
         assert went_to(live.rollback(keep_status=True), expected).status_changes == ()
     assert_rejected(live.rollback(keep_status=True), Reason.NO_ROLLBACK_TARGET)
@@ -117,7 +117,7 @@ def test_keep_status_with_versions_live_several_times(live: Machine) -> None:
 
 def test_a_version_left_and_marked_stable_again_is_not_returned_to_in_the_same_run(live: Machine) -> None:
     went_to(live.rollback(), 3)
-    live.mark(4, "stable")
+    live.marked(4, "candidate", "stable")
     went_to(live.rollback(), 2)
 
 
@@ -142,7 +142,7 @@ def test_a_named_target_need_not_have_been_live(live: Machine) -> None:
 
 
 def test_a_named_target_that_is_failed_needs_force(live: Machine) -> None:
-    live.mark(3, "failed")
+    live.marked(3, "failed")
     assert_rejected(live.rollback(3), Reason.VERSION_FAILED)
     went_to(live.rollback(3, force=True), 3)
 
@@ -156,7 +156,7 @@ def test_rolling_back_to_what_is_named_already_fails_nothing(live: Machine) -> N
 @pytest.mark.parametrize("status", ["fenced", "archived", "failed"])
 def test_the_status_of_a_version_left_is_not_overwritten(live: Machine, status: Status) -> None:
     live.switched(3)
-    live.mark(4, status)
+    live.marked(4, status)
     live.switch(4, force=True)
     outcome = went_to(live.rollback(), 3)
     assert outcome.status_changes == ()
@@ -166,7 +166,7 @@ def test_the_status_of_a_version_left_is_not_overwritten(live: Machine, status: 
 def test_same_bytes_are_said(live: Machine) -> None:
     live.published(b"3")
     live.switched(5)
-    live.mark(3, "stable")
+    live.marked(3, "stable")
     assert went_to(live.rollback(), 3).notes == (f"{WORKFLOW}: version 3 has the same bytes as version 5",)
 
 

@@ -104,12 +104,26 @@ def test_unusable_versions_need_force(three: Machine, status: Status, reason: Re
     assert three.pointer().version == 2
 
 
+@pytest.mark.parametrize("rollback", [False, True])
+def test_the_history_says_what_was_forced(three: Machine, rollback: bool) -> None:
+    three.switched(1)
+    for level in (1, 2):
+        three.level = level
+        for force in (False, True):
+            outcome = three.switch(2, rollback=rollback, force=force)
+            change = three.rows.change(outcome.revision)
+            assert change is not None
+            assert change.forced is (force and level == 2)
+            three.switch(1)
+            three.mark(2, "candidate")
+
+
 def test_fenced_bytes_are_fenced_as_every_version(three: Machine) -> None:
     three.published(b"1")
     three.mark(1, "fenced")
     outcome = assert_rejected(three.switch(4), Reason.VERSION_FENCED)
     assert "same bytes as version 1" in outcome.message
-    three.mark(1, "failed")
+    three.marked(1, "candidate", "failed")
     assert isinstance(three.switch(4), Switched)
 
 

@@ -131,7 +131,7 @@ def as_rows(comparison: Comparison) -> list[Row]:
 
 def says_something(comparison: Comparison) -> bool:
     """Whether any section, or any count of noise, holds anything."""
-    skipped = {"summary", "identical", "same_value", "same_semantics", "old", "new"}
+    skipped = {"summary", "identical", "same_value", "same_semantics", "old", "new", "verdict"}
 
     def filled(value: Any) -> bool:
         return any(map(filled, value.values())) if isinstance(value, dict) else bool(value)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.formats import align
-from registry.formats.align import stretches
+from registry.formats.align import Work, stretches
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=12)
 
@@ -50,3 +50,17 @@ def test_lists_without_order_in_common_end_soon() -> None:
     old = [str(number) for number in range(50_000)]
     new = [str(number * 7 % 50_021) for number in range(50_000)]
     assert rebuilt(old, new) == (new, old)
+
+
+def test_work_is_shared_and_without_it_only_unique_items_hold() -> None:
+    old, new = list("axbxcx"), list("xaxbxc")
+    work = Work(1000)
+    assert stretches(old, new, work) == [(0, 0, 0, 1), (5, 6, 6, 6)]
+    assert work.left < 1000
+    work.left = 0
+    assert stretches(old, new, work) == [(0, 0, 0, 1), (1, 2, 2, 3), (3, 4, 4, 5), (5, 6, 6, 6)]
+
+
+def test_junk_holds_nothing_together() -> None:
+    assert stretches(list("a b"), list("c d")) == [(0, 1, 0, 1), (2, 3, 2, 3)]
+    assert stretches(list("a b"), list("c d"), junk=str.isspace) == [(0, 3, 0, 3)]

@@ -10,8 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from registry.formats import Comparison, compare, inspect
+from registry.formats import Comparison, compare, dify_rules, inspect, read
 from registry.formats.dify_view import provider, short_provider
+from registry.formats.draw import draw
+from registry.formats.graph import Edge, Graph, Node, Plugin, Rules
+from registry.formats.graph_compare import compare_graphs
+from registry.formats.graph_parts import dependency_changes
+from registry.formats.limits import DRAWN_EDGES
 from registry.formats.model import DependencyChange, ModelName, Rematch
 from registry.formats.secrets import HIDDEN
 from tests.unit.formats.kit import (
@@ -316,6 +321,20 @@ def test_secrets_of_an_app_are_hidden_and_their_change_is_not() -> None:
     assert ("~", "environment variable", "TOKEN: value", HIDDEN, f"{HIDDEN}, another one") in as_rows(found)
 
 
+def test_the_ways_to_leave_a_secret_out_are_told_apart() -> None:
+    """Imported, Dify's word keeps what the server has, nothing empties it, and asterisks are stored as they are."""
+
+    def left_out(value: str) -> bytes:
+        made = app()
+        made["workflow"]["environment_variables"][0]["value"] = value
+        return dump(made)
+
+    values = ("[__HIDDEN__]", "", "***", "****")
+    assert len({inspect(left_out(value)).semantic_digest for value in values}) == len(values)
+    found = compare(left_out("[__HIDDEN__]"), left_out(""))
+    assert [(v.name, v.changes[0].old, v.changes[0].new) for v in found.variables] == [("TOKEN", "[__HIDDEN__]", "")]
+
+
 def test_a_blanked_secret_is_seen() -> None:
     change = changed(lambda a: a["workflow"]["environment_variables"][0].update(value="")).variables[0].changes[0]
     assert (change.old, change.new) == (HIDDEN, "")
@@ -324,6 +343,186 @@ def test_a_blanked_secret_is_seen() -> None:
 def test_a_renamed_variable_is_one_change() -> None:
     found = changed(lambda a: a["workflow"]["environment_variables"][1].update(name="MAXIMUM"))
     assert [(v.name, v.sign, v.changes[0].path) for v in found.variables] == [("MAXIMUM", "~", "name")]
+
+
+def test_variables_of_one_name_have_an_order() -> None:
+    def twice(first: int, second: int) -> bytes:
+        value = app()
+        value["workflow"]["environment_variables"] = [
+            {"name": "N", "value_type": "number", "value": first},
+            {"name": "OTHER", "value_type": "number", "value": 0},
+            {"name": "N", "value_type": "number", "value": second},
+        ]
+        return dump(value)
+
+    found = compare(twice(1, 2), twice(2, 1))
+    assert not found.same_semantics
+    assert [(v.name, v.changes[0].old, v.changes[0].new) for v in found.variables] == [("N", 1, 2), ("N#2", 2, 1)]
+
+
+def test_a_repeated_id_is_not_one_that_looks_like_it() -> None:
+    def second(node_id: str) -> bytes:
+        value = app()
+        graph(value)["nodes"].append(llm(node_id, "Twin", "x"))
+        return dump(value)
+
+    found = compare(second(FIRST), second(f"{FIRST}#2"))
+    assert not found.same_semantics
+    assert _node_changes(found) == [("Twin", "~", "node.repeated", True, False)]
+    codes = [finding.code for finding in inspect(second(f"{FIRST}#2")).findings]
+    assert "node_id_repeated" not in codes
+
+
+@pytest.mark.parametrize("end", ["source", "target", "sourceHandle", "targetHandle"])
+def test_an_end_of_an_edge_that_is_a_number_is_not_the_text_of_it(end: str) -> None:
+    def edges(value: dict[str, Any], to: Any) -> None:
+        graph(value)["edges"].append(edge(START, END) | {end: to})
+
+    old, new = app(), app()
+    edges(old, START)
+    edges(new, int(START))
+    found = compare(dump(old), dump(new))
+    assert not found.same_semantics
+    assert [(c.sign, c.new) for c in found.changes] == [("+", "number")]
+    assert found.changes[0].path.endswith(f"].{end}")
+
+
+def test_an_id_that_is_a_number_is_not_the_text_of_it() -> None:
+    found = changed(lambda a: graph(a)["nodes"][0].update(id=int(START)))
+    assert not found.same_semantics
+    assert _node_changes(found) == [("Start", "+", "node.id", None, "number")]
+    twins = app(), app()
+    graph(twins[0])["nodes"].append(llm(START, "Twin", "x"))
+    graph(twins[1])["nodes"].append(llm(START, "Twin", "x") | {"id": int(START)})
+    assert _node_changes(compare(*map(dump, twins))) == [("Twin", "+", "node.id", None, "number")]
+
+
+def test_edges_of_one_key_are_compared_with_all_that_they_hold() -> None:
+    def twice(*conditions: str) -> bytes:
+        value = app()
+        graph(value)["edges"] += [edge(START, END) | {"condition": condition} for condition in conditions]
+        return dump(value)
+
+    found = compare(twice("a", "b"), twice("c", "b"))
+    assert not found.same_semantics
+    assert [(c.sign, c.old, c.new) for c in found.changes] == [
+        ("-", {"condition": "a"}, None),
+        ("+", None, {"condition": "c"}),
+    ]
+    assert compare(twice("a", "b"), twice("b", "a", "a")).same_semantics
+    more = compare(twice("b"), twice("a", "b"))
+    assert not more.same_semantics
+    assert [(c.sign, c.new) for c in more.changes] == [("+", {"condition": "a"})]
+
+
+def test_a_graph_that_stands_one_level_too_high_is_another_app() -> None:
+    def lift(value: dict[str, Any]) -> None:
+        value["workflow"] |= value["workflow"].pop("graph")
+
+    found = changed(lift)
+    assert not found.same_semantics
+    assert [(c.sign, c.path, c.new) for c in found.app] == [("+", "graph", "missing")]
+    assert (found.nodes.added, found.nodes.removed, found.edges.added) == ([], [], [])
+
+
+def test_what_stands_in_the_place_of_a_graph_is_compared_too() -> None:
+    def odd(graph: Any) -> bytes:
+        return dump({"app": {"mode": "workflow"}, "workflow": {"graph": graph, "nodes": ["odd"]}})
+
+    found = compare(odd(1), odd(2))
+    assert [(c.path, c.old, c.new) for c in found.changes] == [("workflow.graph", 1, 2)]
+
+
+@pytest.mark.parametrize(("node_id", "field", "scope"), [(START, "variables", "input"), (END, "outputs", "output")])
+def test_inputs_and_outputs_removed_with_the_list_around_them(node_id: str, field: str, scope: str) -> None:
+    def shown(edit: Edit) -> list[tuple[str, str, str]]:
+        old, new = app(), app()
+        edit(new)
+        there, back = compare(dump(old), dump(new)), compare(dump(new), dump(old))
+        assert [c.shown_as for c in there.nodes.changed[0].changes] == [scope]
+        assert [c.shown_as for c in back.nodes.changed[0].changes] == [scope]
+        return [(v.scope, v.sign, v.name) for v in there.variables + back.variables]
+
+    name = "vip" if node_id == START else "out"
+    expected = [(scope, "-", name), (scope, "+", name)]
+    assert shown(lambda a: data(a, node_id).pop(field)) == expected
+    assert shown(lambda a: data(a, node_id).update({field: None})) == expected
+
+
+def test_a_list_of_inputs_that_became_something_else_is_still_shown() -> None:
+    found = changed(lambda a: data(a, START).update(variables="none"))
+    assert [(v.sign, v.name) for v in found.variables] == [("-", "vip")]
+    assert [(c.path, c.shown_as) for c in found.nodes.changed[0].changes] == [("variables", "")]
+
+
+def test_names_of_plugins_and_builds_are_bounded_and_masked() -> None:
+    token = "sk-" + "a1b2c3d4" * 3
+    new = app()
+    new["dependencies"][0] |= {"type": f"{token} " + "x" * 999}
+    new["dependencies"][0]["value"] = {"plugin_unique_identifier": f"langgenius/openai:0.1.0@{token} " + "y" * 999}
+    (only,) = compare(dump(app()), dump(new)).dependencies
+    assert token[:8] not in only.detail
+    assert len(only.detail) < 400
+
+
+def test_plugins_of_one_name_are_compared_in_proportion_to_their_number() -> None:
+    class Counted(str):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Counted.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    def plugins(first: int) -> list[Plugin]:
+        return [Plugin(name="p", version=Counted(f"{number}.0")) for number in range(first, first + 1000)]
+
+    found = dependency_changes(plugins(0), plugins(500))
+    assert len(found) == 500
+    assert Counted.compared < 20_000
+
+
+def test_a_node_with_many_branches_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def mappings(value: Any) -> list[Any]:
+        looked.append(len(value))
+        return list(value)
+
+    old, new = app(), app()
+    cases = [{"case_id": f"c{number}", "logical_operator": "and", "conditions": []} for number in range(300)]
+    for value in (old, new):
+        data(value, ROUTE)["cases"] = cases
+    graph(new)["edges"] += [edge(ROUTE, FIRST, f"c{number}") for number in range(300)]
+    monkeypatch.setattr(dify_rules, "_mappings", mappings)
+    before, after = read(dump(old)), read(dump(new))
+    found = before.format.compare(before.read, after.read)
+    assert [each.branch for each in found.edges.added[:3]] == ["if", "else if 1", "else if 2"]
+    assert looked == [300]
+    looked.clear()
+    picture = draw(before.read.view, after.read.view, found, rules=dify_rules.DifyRules())
+    assert "else if 17<" in picture
+    assert looked == [300]
+
+
+def test_only_edges_that_are_listed_or_drawn_are_put_in_words() -> None:
+    class Counting(Rules):
+        named = 0
+
+        def branch(self, source: Node | None, handle: str) -> str:
+            Counting.named += 1
+            return handle
+
+    nodes = [Node(id=name, type="step", title=name, config={}) for name in ("a", "b")]
+    edges = [Edge(source="a", source_handle=f"h{n}", target="b", target_handle="") for n in range(10_000)]
+    old, new = Graph(nodes=nodes), Graph(nodes=nodes, edges=edges)
+    found = compare_graphs(old, new, Counting())
+    assert Counting.named == len(found.edges.added) < 2000
+    assert found.omitted == 10_000 - len(found.edges.added)
+    Counting.named = 0
+    draw(old, new, found, rules=Counting())
+    assert Counting.named == DRAWN_EDGES
 
 
 def test_plugins_of_all_sources() -> None:
@@ -405,3 +604,14 @@ def test_an_app_and_another_kind_are_compared_by_value() -> None:
     assert found.new is not None
     assert (found.old.kind, found.new.kind) == ("dify", "json")
     assert ("~", "kind") in [(change.sign, change.path) for change in found.changes]
+
+
+def test_variables_whose_ids_are_no_text_are_compared_by_name() -> None:
+    def rename(value: dict[str, Any]) -> None:
+        value["workflow"]["environment_variables"][1] |= {"id": ["a", "list"], "name": "OTHER"}
+
+    found = changed(rename)
+    assert [(each.sign, each.name) for each in found.variables] == [("-", "LIMIT"), ("+", "OTHER")]
+    again = copy.deepcopy(app())
+    rename(again)
+    assert compare(dump(again), dump(app())).variables[0].name == "OTHER"

@@ -57,7 +57,7 @@ def test_bytes_of_any_kind_can_be_kept_as_text_or_binary() -> None:
 
 def test_an_unknown_kind_lists_the_known_ones() -> None:
     with pytest.raises(Invalid) as caught:
-        inspect(b"x", kind="langflow")
+        inspect(b"x", kind="spreadsheet")
     assert caught.value.reason is Reason.UNKNOWN_KIND
     assert all(kind in caught.value.hint for kind in KINDS)
 
@@ -100,11 +100,17 @@ def test_yaml_that_is_no_app_is_not_dify() -> None:
         inspect(b"a: 1\n", kind="dify")
 
 
-def test_a_broken_app_is_text_and_says_why() -> None:
+def test_a_broken_app_is_refused_with_its_place_and_is_text_only_by_name() -> None:
     content = kit.dump(kit.app()).replace(b"kind: app", b"kind: app: app")
-    found = inspect(content)
-    assert found.kind == "text"
+    with pytest.raises(
+        Invalid, match="looks like a workflow, and is not YAML: mapping values are not allowed"
+    ) as refused:
+        inspect(content)
+    assert refused.value.metadata["line"]
+    found = inspect(content, kind="text")
     assert found.warnings[0].startswith("kept as plain text: not YAML: mapping values are not allowed")
+    prompt = inspect(b"{{name}}, write about nodes: and more: please")
+    assert prompt.kind == "text"
 
 
 def test_the_saved_reply_of_an_export_is_the_app_inside() -> None:
@@ -135,21 +141,6 @@ def test_facts_are_short() -> None:
     value = kit.app()
     value["app"]["name"] = "n" * 10_000
     assert len(inspect(kit.dump(value)).facts["name"]) == limits.FACT_CHARS
-
-
-def test_warnings_of_an_app() -> None:
-    value = kit.app()
-    value["version"] = 0.5
-    del value["app"]["mode"]
-    kit.graph(value)["nodes"].append(kit.node(kit.END, "end", "End again"))
-    kit.graph(value)["edges"].append(kit.edge(kit.END, "9999"))
-    assert inspect(kit.dump(value)).warnings == (
-        "the DSL version is not text",
-        "no app.mode: Dify refuses the import",
-        "node id '1005' is used twice",
-        "the edge 1005 -> 9999 leads to no node",
-    )
-    assert inspect(kit.dump(kit.app())).warnings == ()
 
 
 def test_byte_order_mark_and_line_ends() -> None:

@@ -24,7 +24,16 @@ def test_every_change_has_one_row_in_order_of_weight() -> None:
         value["workflow"]["environment_variables"][1]["value"] = 9
         graph(value)["nodes"][0]["position"] = {"x": 1, "y": 1}
 
+    newer = "format version newer: 0.5.0 -> 0.6.0; older servers ask before they take it, or refuse"
+    another = "is needed in another version or build"
     assert as_rows(changed(edit)) == [
+        Row("", "verdict", "", "", "confirm, major change"),
+        Row("", "verdict", "version", "", f"confirm: {newer}"),
+        Row("", "verdict", "langgenius/openai", "", f"confirm: plugin langgenius/openai {another} (0.1.0 -> 0.2.0)"),
+        Row("", "verdict", "Polite answer", "", "warn: no path leads here from where runs start"),
+        Row("", "verdict", "Third", "", "warn: no path leads here from where runs start"),
+        Row("", "verdict", "VIP?", "", "warn: the branch 'if' leads nowhere"),
+        Row("", "verdict", "Polite answer", "", "warn: model openai/gpt-4o -> openai/gpt-4o-mini: answers may differ"),
         Row("~", "app", "version", "0.5.0", "0.6.0"),
         Row("~", "model", "Polite answer: model", "openai/gpt-4o", "openai/gpt-4o-mini"),
         Row("+", "model", "Third: model", "", "openai/gpt-4o"),

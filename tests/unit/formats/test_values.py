@@ -10,7 +10,9 @@ import pytest
 
 from registry.formats import compare, limits
 from registry.formats.align import line_diff
+from registry.formats.canonical import same, surely_same
 from registry.formats.model import Change
+from registry.formats.names import Names
 from registry.formats.secrets import HIDDEN, mask
 from registry.formats.values import Listing, differences
 
@@ -83,6 +85,7 @@ def test_differences(old: Any, new: Any, expected: list[tuple[str, str, Any, Any
             {"authorization": {"type": "api-key", "config": {"type": "bearer", "api_key": HIDDEN}}},
         ),
         ("call with sk-abcdefghijklmnop1234 now", f"call with {HIDDEN} now"),
+        ({"sk-abcdefghijklmnop1234": None}, {HIDDEN: None}),
         ("Authorization: Bearer abcdef123456789", f"Authorization: Bearer {HIDDEN}"),
         ("https://host/sse?key=e885352242081624&x=1", f"https://host/sse?key={HIDDEN}&x=1"),
         ("postgres://me:hunter2@db/x", f"postgres://me:{HIDDEN}@db/x"),
@@ -189,3 +192,35 @@ def test_repetitive_lists_end_soon() -> None:
 )
 def test_summaries_of_plain_contents(old: bytes, new: bytes, summary: str) -> None:
     assert compare(old, new).summary == summary
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "equal"),
+    [
+        (1, True, False),
+        (0, False, False),
+        ([1], [True], False),
+        ({"a": [0]}, {"a": [False]}, False),
+        (1, "1", False),
+        (None, [], False),
+        ([], {}, False),
+        (float("nan"), float("nan"), True),
+        ([float("nan")], [float("nan")], True),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        (0.1 + 0.2, 0.3, False),
+        ("é", "e\u0301", False),
+    ],
+)
+def test_sameness_is_that_of_canonical_values(old: Any, new: Any, equal: bool) -> None:
+    names = Names()
+    assert same(old, new) is equal
+    assert (names.of(old) == names.of(new)) is equal
+    assert bool(differences({"x": old}, {"x": new}, Listing())) is not equal
+    assert not surely_same(old, new) or equal
+
+
+def test_what_changed_far_down_is_found() -> None:
+    old, new = 1, True
+    for _ in range(12):
+        old, new = {"k": old, "same": [1, 2]}, {"k": new, "same": [1, 2]}
+    assert lines(old, new) == [("~", ".".join("k" * 12), 1, True)]

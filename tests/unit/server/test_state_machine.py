@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from cluster.kv.memory_env import MemoryEnvironment
-from registry.core import commands, request_ids
+from registry.core import commands, outcomes, request_ids
 from registry.core.limits import FEATURE_LEVEL
 from registry.core.model import Registry
 from registry.server.feed import Feed
@@ -60,3 +62,15 @@ async def test_a_new_epoch_wakes_every_poll() -> None:
     machine.committed()
     assert await poll
     assert feed.registry.epoch == 2
+
+
+@pytest.mark.parametrize(("level", "decided"), [(1, outcomes.Rejected), (2, outcomes.PolicySet)])
+def test_commands_are_decided_at_the_level_of_their_place_in_the_log(level: int, decided: type) -> None:
+    environment = founded()
+    machine = RegistryStateMachine(Feed(Registry()), environment)
+    command = commands.SetPolicy(
+        request_id=request_ids.make(3, bytes(10)), time_ms=3, principal="ada", scope="*", fields={"checks": "refuse"},
+        reason="because",
+    )  # fmt: skip
+    outcome = outcomes.decode(machine.apply(environment.transaction(), commands.encode(command), level))
+    assert type(outcome) is decided

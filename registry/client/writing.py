@@ -1,0 +1,224 @@
+"""What changes the registry. Every call makes one request id and repeats it on every retry."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from registry.client import convert, limits, values
+from registry.client.base import Base
+from registry.client.calls import operation, rpc
+from registry.client.convert import Reference
+from registry.client.values import Move
+from registry.core import outcomes, request_ids
+from registry.core.errors import Invalid, Reason
+from registry.core.limits import CONTENT_BYTES_CEILING
+from registry.core.model import DEFAULT_POINTER, Pointer, Policy, Status, Version
+from registry.v1 import registry_pb2
+
+Operation = registry_pb2.Operation
+
+
+class Writing(Base):
+    async def publish(
+        self,
+        workflow: str,
+        content: bytes,
+        *,
+        kind: str = "",
+        message: str = "",
+        labels: Mapping[str, str] | None = None,
+        parents: Sequence[int | str] = (),
+        requires: Sequence[str] = (),
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> values.Published:
+        """Stores exact bytes as the next version, without the values that their format declares secret; `created` is
+        False if they are the newest already. `kind` empty: detected. `parents`: numbers or references, empty: the
+        newest version. `requires`: workflows it calls, beside those that the content names.
+
+        Raises Invalid TOO_LARGE with the limit, Refused by policy (SAME_SEMANTICS, CHECKS_FAILED, SECRETS_FOUND)."""
+        if len(content) > CONTENT_BYTES_CEILING:
+            raise Invalid(
+                Reason.TOO_LARGE,
+                f"the content exceeds {CONTENT_BYTES_CEILING} bytes, the most any registry takes; nothing was sent",
+                hint="split the workflow, or keep large data beside it",
+                metadata={"limit": str(CONTENT_BYTES_CEILING)},
+            )
+        request = registry_pb2.PublishRequest(
+            request_id=request_id or new_request_id(),
+            workflow=workflow,
+            content=content,
+            kind=kind,
+            message=message,
+            labels=labels or {},
+            principal=self.principal,
+            parents=[convert.reference(each) for each in parents],
+            requires=requires,
+        )
+        plan = self._plan(f"publish {workflow}", timeout_s, request_id=request.request_id, slow=True)
+        if len(content) > limits.COALESCED_BYTES:
+            return convert.published(await self._run(plan, rpc("registry", "Publish", request)))
+        return convert.published(await self._run(plan, operation(Operation(publish=request))))
+
+    async def switch(
+        self,
+        workflow: str,
+        version: int | str,
+        *,
+        pointer: str = DEFAULT_POINTER,
+        expected_generation: int | None = None,
+        reason: str,
+        force: bool = False,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Pointer:
+        """Moves one pointer to a version (a number or a reference) and returns its new record.
+        Raises Conflict GENERATION_MISMATCH with the current record in `metadata`."""
+        move = Move(workflow, version, pointer, expected_generation)
+        done = await self.switch_many([move], reason=reason, force=force, request_id=request_id, timeout_s=timeout_s)
+        return done.pointers[0]
+
+    async def switch_many(
+        self,
+        moves: Iterable[Move],
+        *,
+        reason: str,
+        force: bool = False,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> outcomes.Switched:
+        """Moves several pointers in one atomic step: all or none. Records come in the order of the moves."""
+        request = registry_pb2.SwitchRequest(
+            request_id=request_id or new_request_id(),
+            moves=[convert.move_request(move) for move in moves],
+            reason=reason,
+            principal=self.principal,
+            force=force,
+        )
+        plan = self._plan(f"switch {_names(request.moves)}", timeout_s, request_id=request.request_id)
+        return convert.switched(await self._run(plan, operation(Operation(switch=request))))
+
+    async def rollback(
+        self,
+        workflow: str,
+        *,
+        to: Reference = None,
+        pointer: str = DEFAULT_POINTER,
+        expected_generation: int | None = None,
+        reason: str,
+        force: bool = False,
+        keep_status: bool = False,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Pointer:
+        """Moves a pointer back. `to` None: the newest stable version that was live before, picked at commit.
+        The version rolled away from becomes `failed`, unless `keep_status`."""
+        done = await self.rollback_many(
+            [Move(workflow, convert.reference(to), pointer, expected_generation)],
+            reason=reason,
+            force=force,
+            keep_status=keep_status,
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
+        return done.pointers[0]
+
+    async def rollback_many(
+        self,
+        moves: Iterable[Move],
+        *,
+        reason: str,
+        force: bool = False,
+        keep_status: bool = False,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> outcomes.Switched:
+        """Moves several pointers back in one atomic step; an empty target is picked at commit."""
+        request = registry_pb2.RollbackRequest(
+            request_id=request_id or new_request_id(),
+            moves=[convert.move_request(move) for move in moves],
+            reason=reason,
+            principal=self.principal,
+            force=force,
+            keep_status=keep_status,
+        )
+        plan = self._plan(f"roll back {_names(request.moves)}", timeout_s, request_id=request.request_id)
+        return convert.switched(await self._run(plan, operation(Operation(rollback=request))))
+
+    async def mark(
+        self,
+        workflow: str,
+        reference: int | str,
+        status: Status,
+        *,
+        reason: str,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> outcomes.Marked:
+        """Sets the status of one version."""
+        request = registry_pb2.MarkRequest(
+            request_id=request_id or new_request_id(),
+            workflow=workflow,
+            reference=convert.reference(reference),
+            status=status,
+            reason=reason,
+            principal=self.principal,
+        )
+        plan = self._plan(f"mark {workflow}@{request.reference}", timeout_s, request_id=request.request_id)
+        return convert.marked(await self._run(plan, operation(Operation(mark=request))))
+
+    async def label(
+        self,
+        workflow: str,
+        reference: int | str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        remove: Sequence[str] = (),
+        reason: str = "",
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Version:
+        """Sets and removes labels of one version, all or none. Raises Refused LABEL_IMMUTABLE, Conflict LABEL_TAKEN."""
+        request = registry_pb2.LabelRequest(
+            request_id=request_id or new_request_id(),
+            workflow=workflow,
+            reference=convert.reference(reference),
+            labels=labels or {},
+            remove=remove,
+            reason=reason,
+            principal=self.principal,
+        )
+        plan = self._plan(f"label {workflow}@{request.reference}", timeout_s, request_id=request.request_id)
+        return convert.version((await self._run(plan, operation(Operation(label=request)))).version)
+
+    async def set_policy(
+        self,
+        scope: str,
+        fields: Mapping[str, str],
+        *,
+        reason: str,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Policy:
+        """Changes fields of the policy of `*`, `ns/*` or `ns/name`; an empty text takes a field back. What the scope
+        says then."""
+        request = registry_pb2.SetPolicyRequest(
+            request_id=request_id or new_request_id(),
+            scope=scope,
+            fields=fields,
+            reason=reason,
+            principal=self.principal,
+        )
+        plan = self._plan(f"set the policy of {scope}", timeout_s, request_id=request.request_id)
+        return convert.policy((await self._run(plan, rpc("registry", "SetPolicy", request))).policy)
+
+
+def new_request_id() -> str:
+    """For one intended change; repeat it on every retry of that change."""
+    return request_ids.make(time.time_ns() // 1_000_000, os.urandom(request_ids.RANDOM_BYTES))
+
+
+def _names(moves: Iterable[registry_pb2.Move]) -> str:
+    return ", ".join(f"{move.workflow} {move.pointer}" for move in moves)

@@ -1,0 +1,36 @@
+"""Commands as members of an older release read them: the fields that came later are not there.
+
+A member of a newer release may propose before all others are of it. What it adds must decide nothing and write nothing
+until the log says that all can follow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import structs
+
+from registry.core.commands import Command, Publish, Switch
+
+_PUBLISH: dict[str, Any] = {
+    "parents": (),
+    "parent_references": (),
+    "requires": (),
+    "asked_requires": (),
+    "secrets": {},
+    "summary": "",
+    "change": "",
+    "findings": (),
+    "literals": (),
+}
+
+
+def as_read_below_level_2(command: Command) -> Command:
+    match command:
+        case Publish():
+            return structs.replace(command, **_PUBLISH)
+        case Switch():
+            moves = tuple(structs.replace(move, verdict="", verdict_from=0) for move in command.moves)
+            return structs.replace(command, moves=moves)
+        case _:
+            return command

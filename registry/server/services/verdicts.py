@@ -1,0 +1,83 @@
+"""Verdicts of switches: found by the member that proposes, held against the pointer and the policy in apply."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec import structs
+
+from registry.core import errors, policies
+from registry.core.commands import Move
+from registry.core.errors import RegistryError
+from registry.formats.model import Verdict
+from registry.server.budget import Budget
+from registry.server.feed import PointerKey, busy
+from registry.server.inspector import Inspector
+from registry.server.limits import REFUSAL_REASONS
+from registry.server.services.reads import Reads
+from registry.store.state import Rows
+
+_Step = tuple[str, int, int]  # workflow, the version a pointer names (0: none), the target
+
+
+class Verdicts:
+    """Of one switch. What was found stays known: a pointer that comes back to a version is not judged again."""
+
+    def __init__(self, *, reads: Reads, inspector: Inspector) -> None:
+        self._reads = reads
+        self._inspector = inspector
+        self._found: dict[_Step, Verdict | None] = {}
+        self._of: dict[PointerKey, Verdict] = {}  # of the moves as they were returned last
+
+    async def judged(self, moves: tuple[Move, ...], budget: Budget) -> tuple[Move, ...]:
+        """The moves, with verdicts where a policy asks for one. They are of what the pointers name here as this
+        returns: where that is outdated, apply says so. Raises COMPARE_LIMIT, BUSY."""
+        # a version that was not here before may be by now
+        self._found = {step: verdict for step, verdict in self._found.items() if verdict is not None}
+        while True:
+            steps = self._asked(moves)
+            unknown = [step for step in steps if step is not None and step not in self._found]
+            if not unknown:
+                return tuple(self._judged(move, step) for move, step in zip(moves, steps, strict=True))
+            for step in unknown:
+                self._found[step] = await self._judge(step, budget)
+
+    def explain(self, error: RegistryError) -> RegistryError:
+        """A refusal by verdict, with the reasons that apply does not know."""
+        verdict = self._of.get((error.metadata.get("workflow", ""), error.metadata.get("pointer", "")))
+        worst = verdict.reasons[:REFUSAL_REASONS] if verdict else []
+        reasons = "\n".join(f"{each.level}: {each.text}{f' ({each.where})' if each.where else ''}" for each in worst)
+        metadata = error.metadata | ({"reasons": reasons} if reasons else {})
+        return errors.error(error.reason, error.message, hint=error.hint, metadata=metadata)
+
+    def _asked(self, moves: tuple[Move, ...]) -> list[_Step | None]:
+        """Of each move the step to judge. None: no policy asks."""
+        steps: list[_Step | None] = []
+        with self._reads.snapshot() as reader:
+            rows = Rows(reader)
+            for move in moves:
+                asked = policies.effective(rows, move.workflow).verdict != policies.VERDICTS[-1]
+                pointer = rows.pointer(move.workflow, move.pointer)
+                steps.append((move.workflow, pointer.version if pointer else 0, move.target) if asked else None)
+        return steps
+
+    def _judged(self, move: Move, step: _Step | None) -> Move:
+        verdict = self._found[step] if step is not None else None
+        if step is None or verdict is None:
+            return move
+        self._of[move.workflow, move.pointer] = verdict
+        return structs.replace(move, verdict=verdict.level, verdict_from=step[1])
+
+    async def _judge(self, step: _Step, budget: Budget) -> Verdict | None:
+        """None: there is no such version here; apply decides whether there is one at all."""
+        workflow, current, number = step
+        target = await self._reads.stored(workflow, number)
+        before = await self._reads.stored(workflow, current) if current else None
+        if target is None:
+            return None
+        (new, data), (old, base) = target, before or (None, b"")
+        try:
+            async with asyncio.timeout(budget.left_s()):
+                return await self._inspector.judge(data, new.kind, base, old.kind if old else "")
+        except TimeoutError:
+            raise busy("the versions could not be judged in time; nothing was moved") from None

@@ -1,0 +1,80 @@
+"""Commands that members of an older release cannot read are not proposed while one is there."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from registry.core import commands, limits, outcomes, request_ids
+from registry.core.errors import Reason, Refused
+from registry.server.limits import LEVEL_SETTLES_S
+from registry.server.metrics import Metrics
+from registry.server.proposer import Proposer
+
+ID = request_ids.make(1, b"0" * request_ids.RANDOM_BYTES)
+NEW = {
+    commands.Label: commands.Label(
+        request_id=ID, time_ms=1, principal="", workflow="a/b", version=1, labels={"a": "b"}
+    ),
+    commands.SetPolicy: commands.SetPolicy(
+        request_id=ID, time_ms=1, principal="", scope="*", fields={"checks": "refuse"}, reason="r"
+    ),
+    commands.KeepKey: commands.KeepKey(request_id=ID, time_ms=1, key=b"k" * 32),
+}
+
+
+class OneLevel:
+    """rises_after: asked so many times, the cluster is at the level of this release."""
+
+    def __init__(self, level: int, *, rises_after: int = 1 << 30) -> None:
+        self.level = level
+        self.proposed: list[commands.Command] = []
+        self.asked = 0
+        self._rises_after = rises_after
+
+    def status(self) -> Any:
+        self.asked += 1
+        return SimpleNamespace(level=limits.FEATURE_LEVEL if self.asked > self._rises_after else self.level)
+
+    async def propose(self, command: bytes, *, timeout_s: float) -> bytes:
+        self.proposed.append(commands.decode(command))
+        return outcomes.encode(outcomes.KeyKept(revision=1))
+
+
+def proposer(cluster: OneLevel, *, age_s: float) -> Proposer:
+    """Of a member that started age_s ago."""
+    times = iter([0.0])
+    return Proposer(cluster, Metrics(), monotonic_s=lambda: next(times, age_s))  # type: ignore[arg-type]
+
+
+def test_every_new_command_is_tried_here() -> None:
+    assert set(NEW) == set(commands.SINCE_LEVEL_2)
+
+
+@pytest.mark.parametrize("command", NEW.values(), ids=lambda command: type(command).__name__)
+async def test_new_commands_wait_for_their_level(command: commands.Command) -> None:
+    old, new = OneLevel(1), OneLevel(2)
+    with pytest.raises(Refused) as caught:
+        await proposer(old, age_s=LEVEL_SETTLES_S).propose(command, 1.0)
+    assert caught.value.reason is Reason.LEVEL_TOO_LOW
+    assert "regctl cluster status" in caught.value.hint
+    assert not old.proposed
+    await proposer(new, age_s=0.0).propose(command, 1.0)
+    assert new.proposed == [command]
+
+
+async def test_the_level_may_still_rise_right_after_the_start() -> None:
+    """A new cluster is at level 1 until the leader has raised it."""
+    founded = OneLevel(1, rises_after=3)
+    await proposer(founded, age_s=0.0).propose(NEW[commands.Label], 60.0)
+    assert founded.proposed == [NEW[commands.Label]]
+
+
+async def test_a_level_that_stays_is_not_waited_for_long() -> None:
+    started, settled = OneLevel(1), OneLevel(1)
+    assert await proposer(started, age_s=0.0).level_in_force(0.02) == 1
+    assert started.asked > 1
+    assert await proposer(settled, age_s=LEVEL_SETTLES_S).level_in_force(60.0) == 1
+    assert settled.asked == 1
