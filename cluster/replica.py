@@ -462,10 +462,9 @@ class Replica:
     def _on_tailed(self, peer: str, message: m.Tailed) -> None:
         if not self.tails or not self.source.on_tailed(peer, message):
             return
-        if self.votes and (self.engine.leads() or not message.entries):
-            return  # no sign of life puts off its campaign
-        self._guard.on_tailed(message)
-        if message.first_index > message.previous_index:
+        if not self.votes or (message.entries and not self.engine.leads()):  # no sign of life puts off its campaign
+            self._guard.on_tailed(message)
+        if message.first_index > message.previous_index and not self.engine.leads():
             self.fetcher.want(message.first_index)
 
     def _completed(self, complete: Complete) -> None:

@@ -275,6 +275,18 @@ def test_a_former_voters_uncommitted_tail_is_replaced_by_what_is_committed() -> 
     assert (bench.state(), bench.commit, bench.engine.term()) == (b"z", 4, 4)
 
 
+def test_one_that_holds_a_promotion_fetches_what_the_others_logs_have_no_more() -> None:
+    """The promotion was undone, so no leader sends it anything, and its source cannot either."""
+    bench = observer()
+    peer = first_question(bench)
+    bench.tick((peer, answer(NO_OP)))
+    bench.answers(m.Append(1, 2, 2, 2, 1, [(2, pack_configuration(configured("abc")))]))
+    assert bench.replica.votes
+    peer, _ = asked(bench.tick(after_s=TIMING.silence_s))
+    sent = bench.tick((peer, m.Tailed(2, "c", 0, 30, 20, 2, 0, [])))
+    assert m.Fetch(20) in [message for _, message in sent]
+
+
 def test_a_promoted_observer_takes_appends_and_campaigns() -> None:
     bench = observer()
     peer = first_question(bench)
