@@ -108,7 +108,7 @@ def _by_policy(state: View, command: Publish, newest: Version | None) -> tuple[s
         state,
         Reason.SAME_SEMANTICS,
         f"this {same}, which policy unchanged of {scope} refuses; nothing was stored",
-        hint=f"go on with version {newest.number}, or have the policy set to unchanged=warn",
+        hint=f"go on with version {newest.number}, or: regctl policy set '{scope}' unchanged=warn --reason WHY",
         metadata={"workflow": command.workflow, "version": str(newest.number), "scope": scope},
     )
 
@@ -120,7 +120,7 @@ def _refused(state: View, command: Publish, reason: Reason, field: str, what: st
         state,
         reason,
         f"{what}: {found[0]}{more}; policy {field} of {scope} refuses it, nothing was stored",
-        hint=f"correct it, or have the policy set to {field}=warn",
+        hint=f"correct it, or: regctl policy set '{scope}' {field}=warn --reason WHY",
         metadata={"workflow": command.workflow, "scope": scope, "findings": "\n".join(found)},
     )
 

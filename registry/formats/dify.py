@@ -24,7 +24,7 @@ _KINDS = ("app", "rag_pipeline")
 
 class Dify(GraphFormat):
     kind = "dify"
-    called = "a Dify app: there is no `app` with a `workflow` or a `model_config`"
+    called = "a Dify app: there is no `app` with a `workflow`, a `model_config` or an `agent`"
     rules = DifyRules()
 
     def parsed(self, document: Document) -> Parsed:
@@ -44,7 +44,7 @@ class Dify(GraphFormat):
         if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
             return True
         named = isinstance(app, dict) and ("mode" in app or value.get("kind") in _KINDS)
-        body = isinstance(workflow, dict) or isinstance(value.get("model_config"), dict)
+        body = any(isinstance(value.get(key), dict) for key in ("workflow", "model_config", "agent"))
         return body and (named or value.get("kind") in _KINDS)
 
     def view(self, value: Any) -> Graph:

@@ -73,6 +73,9 @@ def view(value: dict[str, Any]) -> Graph:
     if workflow.get("rag_pipeline_variables") == []:
         del workflow["rag_pipeline_variables"]
     model_config = top.pop("model_config", None)
+    if model_config is None and isinstance(top.get("agent"), dict):  # mode agent, since DSL 0.7
+        model_config = {"agent": top.pop("agent")}
+        app["settings"] = "agent"
     inner = filled({"environment_variables": odd_environment, "conversation_variables": odd_conversation})
     odd = filled({"nodes": odd_nodes, "edges": odd_edges})
     inner |= workflow | (filled({"graph": graph | odd}) if nested else odd)

@@ -615,3 +615,22 @@ def test_variables_whose_ids_are_no_text_are_compared_by_name() -> None:
     again = copy.deepcopy(app())
     rename(again)
     assert compare(dump(again), dump(app())).variables[0].name == "OTHER"
+
+
+def test_an_app_of_mode_agent_has_its_settings_where_others_have_a_graph() -> None:
+    value = {
+        "version": "0.7.0",
+        "kind": "app",
+        "app": {"name": "Helper", "mode": "agent"},
+        "agent": {"model": {"provider": "openai", "name": "small"}, "prompt": "Be short"},
+        "agent_packages": [],
+    }
+    other = copy.deepcopy(value)
+    other["agent"]["model"]["name"] = "large"  # type: ignore[index]
+    found = inspect(dump(value))
+    assert (found.kind, found.facts["mode"], found.findings) == ("dify", "agent", ())
+    changes = compare(dump(value), dump(other))
+    assert [(each.old, each.new) for each in changes.models] == [
+        (ModelName(provider="openai", name="small"), ModelName(provider="openai", name="large"))
+    ]
+    assert changes.verdict.level == "warn"
