@@ -450,12 +450,11 @@ class Replica:
         self._tails.answer(term=self.engine.term(), leader=self.engine.leader(), contact_s=self.leader_contact_s())
 
     def _choose_giver(self) -> str | None:
-        """Anybody who may have it; half of the time not the leader, which has the most to do."""
-        ready = sorted(
-            peer
-            for peer in self._connected
-            if peer not in self.reports or self.reports[peer][0].applied_index >= self.fetcher.wanted
-        )
+        """Somebody who said that he has it; as long as nobody has, anybody who did not say that he has not. Half of
+        the time not the leader, which has the most to do."""
+        applied = {peer: self.reports[peer][0].applied_index for peer in self._connected & self.reports.keys()}
+        ready = sorted(peer for peer, index in applied.items() if index >= self.fetcher.wanted)
+        ready = ready or sorted(self._connected - applied.keys())  # among them those who only wait to be admitted
         followers = [peer for peer in ready if peer != self.engine.leader()]
         return self._rng.choice(followers if followers and self._rng.random() < 0.5 else ready) if ready else None
 

@@ -288,6 +288,20 @@ def test_a_state_is_asked_of_those_that_have_it() -> None:
     assert of_type(m.Fetch, behind(bench)) == []
 
 
+def test_those_who_said_nothing_are_asked_only_as_long_as_nobody_has_it() -> None:
+    bench, asked = ReplicaBench("abcde", id="d", founding=NOBODY), set[str]()
+    for peer in "abcxyz":  # d was admitted, and cannot tell members from others who wait
+        bench.replica.connected(peer)
+    bench.tick(("a", m.Report(7, 1, 0, b"")))
+    for _ in range(20):
+        asked |= {peer for peer, _ in of_type(m.Fetch, bench.tick(after_s=FETCH_RETRY_S))}
+    assert asked == {"a"}
+    bench.replica.disconnected("a")
+    for _ in range(60):
+        asked |= {peer for peer, _ in of_type(m.Fetch, bench.tick(after_s=FETCH_RETRY_S))}
+    assert asked == set("abcxyz")
+
+
 def test_followers_are_spared_no_more_than_the_leader() -> None:
     bench, asked = ReplicaBench(), list[str]()
     for _ in range(60):
