@@ -19,7 +19,7 @@ from deepdiff import DeepDiff
 from bench.processes import load_average
 from registry import formats
 from registry.core.limits import KIB
-from registry.formats.yaml_reader import read_yaml
+from registry.formats.reading.yaml_reader import read_yaml
 from tests.corpus import CORPUS, histories
 
 TURNS, TURN_MS = 5, 20.0  # of each way on each pair

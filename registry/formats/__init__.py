@@ -1,6 +1,7 @@
 """What content is, and what changed between two contents. Pure; bounded by `registry.core.limits` and `limits`.
 
-Adding a format is one file with a `model.Format` and one line in FORMATS.
+Adding a format is one file, or package, in `kinds` and one line there. `kinds` and `picture` stand on `graph`, and that
+on `values`, `reading` and `secrets`.
 """
 
 from __future__ import annotations
@@ -15,43 +16,25 @@ import msgspec
 
 from registry.core.errors import Invalid, Reason
 from registry.core.limits import REQUIRES, REQUIRES_CHARS
-from registry.formats.comfyui import ComfyUI
-from registry.formats.data import Json, Toml, Yaml, compare_values
-from registry.formats.dify import Dify
-from registry.formats.document import Document
-from registry.formats.draw import draw as draw_graphs
 from registry.formats.findings import worst_first
-from registry.formats.flowise import Flowise
-from registry.formats.graph_format import GraphFormat
-from registry.formats.langflow import LangFlow
+from registry.formats.graph.format import GraphFormat
+from registry.formats.kinds import FORMATS, KINDS
+from registry.formats.kinds.data import compare_values
+from registry.formats.kinds.text import Binary, Text
 from registry.formats.limits import WARNINGS
-from registry.formats.literals import literals, literals_of_text
-from registry.formats.model import Comparison, Finding, Format, Inspection, Read, Secret, Side
-from registry.formats.n8n import N8n
-from registry.formats.parse import refuse
-from registry.formats.patch import patch as patch_values
-from registry.formats.redact import Redacted, redact
-from registry.formats.secrets import marked
-from registry.formats.summary import noise_of
-from registry.formats.text import Binary, Text
+from registry.formats.model import Comparison, Finding, Format, Inspection, Read, Secret, SecretChange, Side
+from registry.formats.picture.draw import draw as draw_graphs
+from registry.formats.reading.document import Document
+from registry.formats.reading.parse import refuse
+from registry.formats.secrets.changes import NO_PRINTS, Prints, secret_changes
+from registry.formats.secrets.literals import literals, literals_of_text
+from registry.formats.secrets.masking import marked
+from registry.formats.secrets.redact import Redacted, redact
+from registry.formats.summary import noise_of, of_secrets
+from registry.formats.values.patch import patch as patch_values
 from registry.formats.verdict import judge
 
 __all__ = ["KINDS", "Comparison", "Inspection", "compare", "draw", "inspect", "patch"]
-
-# In order of detection: the first that knows the content takes it.
-FORMATS: tuple[Format, ...] = (
-    Binary(),
-    Dify(),
-    LangFlow(),
-    Flowise(),
-    N8n(),
-    ComfyUI(),
-    Json(),
-    Toml(),
-    Yaml(),
-    Text(),
-)
-KINDS: tuple[str, ...] = tuple(sorted(known.kind for known in FORMATS))
 
 
 class _Known(NamedTuple):
@@ -118,7 +101,8 @@ def compare(old: bytes, new: bytes, *, kind_old: str = "", kind_new: str = "") -
     return compare_read(read(old, kind_old), read(new, kind_new))
 
 
-def compare_read(old: Known, new: Known) -> Comparison:
+def compare_read(old: Known, new: Known, prints_old: Prints = NO_PRINTS, prints_new: Prints = NO_PRINTS) -> Comparison:
+    """As `compare`; `prints_old`, `prints_new`: fingerprints of the values that were left out of the contents."""
     (format_old, before), (format_new, after) = old, new
     if format_old.kind == format_new.kind:
         result = format_old.compare(before, after)
@@ -137,10 +121,11 @@ def compare_read(old: Known, new: Known) -> Comparison:
         result,
         old=_side(format_old, before),
         new=_side(format_new, after),
-        summary=_summary(result, **flags),
+        secrets=_secrets(result, before, after, prints_old, prints_new),
         **flags,
     )
-    if not flags["same_value"] or format_old.kind != format_new.kind:
+    result.summary = _summary(result)
+    if not result.same_value or format_old.kind != format_new.kind or result.secrets:
         result.verdict = judge(result, new.findings, old.findings if new.findings else ())
     return result
 
@@ -224,11 +209,21 @@ def _side(known: Format, read: Read) -> Side:
     )
 
 
-def _summary(result: Comparison, *, identical: bool, same_value: bool, same_semantics: bool) -> str:
-    if identical:
-        return "identical"
-    if same_value:
-        return "the same value, written differently"
-    if same_semantics:
-        return f"no change in what it does: {noise_of(result) or result.summary}"
-    return result.summary
+def _secrets(result: Comparison, old: Read, new: Read, prints_old: Prints, prints_new: Prints) -> list[SecretChange]:
+    """Without those that came or went with their variable: that is listed already."""
+    listed = {(f"{each.scope}.{each.name}", each.sign) for each in result.variables}
+    found = secret_changes(old.content, new.content, prints_old, prints_new)
+    return [each for each in found if each.sign == "~" or (each.name, each.sign) not in listed]
+
+
+def _summary(result: Comparison) -> str:
+    secrets = of_secrets(result.secrets)
+    if result.identical:
+        return f"{secrets}; otherwise identical" if secrets else "identical"
+    if result.same_value:
+        same = "the same value, written differently"
+        return f"{secrets}; otherwise {same}" if secrets else same
+    if result.same_semantics:
+        noise = noise_of(result) or result.summary
+        return f"{secrets}; {noise}" if secrets else f"no change in what it does: {noise}"
+    return f"{result.summary}; {secrets}" if secrets else result.summary

@@ -68,6 +68,8 @@ def _items(comparison: Mapping[str, Any]) -> Iterator[_Item]:
     for variable in comparison["variables"]:
         scope = {"environment": "environment variable", "conversation": "conversation variable"}
         yield variable["sign"], f"{scope.get(variable['scope'], variable['scope'])} {_code(variable['name'])}"
+    for secret in comparison.get("secrets", ()):
+        yield secret["sign"], f"secret value {_code(secret['name'])}"
     for plugin in comparison["dependencies"]:
         versions = _sides(plugin["old"], plugin["new"]) if plugin["old"] != plugin["new"] else ""
         detail = f" ({_plain(plugin['detail'])})" if plugin["detail"] else ""

@@ -6,8 +6,8 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from msgspec import Struct, field
 
-from registry.formats.document import Document
-from registry.formats.words import Word
+from registry.formats.reading.document import Document
+from registry.formats.values.words import Word
 
 Value: TypeAlias = Any  # dict[str, Value] | list[Value] | str | int | float | bool | None
 Sign = Literal["+", "-", "~"]
@@ -141,6 +141,13 @@ class DependencyChange(Struct, kw_only=True):
     detail: str = ""  # what changed beside the version
 
 
+class SecretChange(Struct, kw_only=True):
+    """Of a value that is not kept. Which one it is, and never what it is."""
+
+    name: str
+    sign: Sign
+
+
 class Layout(Struct, kw_only=True):
     """Noise, counted and not listed."""
 
@@ -174,6 +181,7 @@ class Comparison(Struct, kw_only=True):
     nodes: Nodes = field(default_factory=Nodes)
     edges: Edges = field(default_factory=Edges)
     variables: list[VariableChange] = []
+    secrets: list[SecretChange] = []  # that show in no content; only a registry knows them
     dependencies: list[DependencyChange] = []
     features: list[Change] = []
     changes: list[Change] = []  # by path: JSON, YAML, TOML, and what no other section holds
@@ -203,7 +211,7 @@ class Read(Struct, frozen=True, kw_only=True):
 
 
 class Format(Protocol):
-    """One kind of content. Adding one: a file with a subclass of this, and a line in `registry.formats.FORMATS`."""
+    """One kind of content. Adding one: a file with a subclass of this, and a line in `registry.formats.kinds`."""
 
     kind: str
 

@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from registry.formats.words import sides
+from registry.formats.secrets.masking import HIDDEN
+from registry.formats.values.words import sides
 
 
 class Row(NamedTuple):
@@ -42,6 +43,8 @@ def _rows(comparison: Mapping[str, Any]) -> Iterator[Row]:
             yield Row(sign, "edge", edge_words(edge), "", "")
     for variable in comparison["variables"]:
         yield from _variable(variable)
+    for secret in comparison.get("secrets", ()):  # none from a member of an older release
+        yield Row(secret["sign"], "secret value", secret["name"], *secret_words(secret["sign"]))
     for plugin in comparison["dependencies"]:
         old, new = plugin["old"], plugin["new"]
         if old == new:
@@ -128,6 +131,11 @@ def node_words(node: Mapping[str, Any]) -> str:
 def edge_words(edge: Mapping[str, str]) -> str:
     branch = f" [{edge['branch']}]" if edge["branch"] else ""
     return f"{edge['source_title'] or edge['source']}{branch} -> {edge['target_title'] or edge['target']}"
+
+
+def secret_words(sign: str) -> tuple[str, str]:
+    """Before and after, of a value that is not kept."""
+    return "" if sign == "+" else HIDDEN, {"+": HIDDEN, "-": "", "~": f"{HIDDEN}, another one"}[sign]
 
 
 def model_words(model: Mapping[str, str] | None) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from registry.formats.limits import SUMMARY_NAMES
-from registry.formats.model import Change, Comparison, DependencyChange, ModelChange, VariableChange
+from registry.formats.model import Change, Comparison, DependencyChange, ModelChange, SecretChange, VariableChange
+
+VERBS = {"+": "added", "-": "removed", "~": "changed"}
 
 
 def counted(count: int, noun: str) -> str:
@@ -51,6 +53,12 @@ def noise_of(comparison: Comparison) -> str:
     )
 
 
+def of_secrets(secrets: list[SecretChange]) -> str:
+    """`secret value environment.API_KEY changed`; empty: none did."""
+    names = [f"secret value {secret.name} {VERBS[secret.sign]}" for secret in secrets[:SUMMARY_NAMES]]
+    return "; ".join(filter(None, [*names, _more(len(secrets), "secret value")]))
+
+
 def _text(comparison: Comparison) -> str:
     texts = "1 title or description" if len(comparison.text) == 1 else f"{len(comparison.text)} titles or descriptions"
     notes = counted(len(comparison.annotations), "note")
@@ -94,10 +102,9 @@ def _bare(model: ModelChange) -> str:
 
 
 def _variables(variables: list[VariableChange]) -> list[str]:
-    verbs = {"+": "added", "-": "removed", "~": "changed"}
     scopes = {"environment": "environment variable", "conversation": "conversation variable"}
     names = [
-        f"{scopes.get(variable.scope, variable.scope)} {variable.name} {verbs[variable.sign]}"
+        f"{scopes.get(variable.scope, variable.scope)} {variable.name} {VERBS[variable.sign]}"
         for variable in variables[:SUMMARY_NAMES]
     ]
     return [*names, _more(len(variables), "variable")]

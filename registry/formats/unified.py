@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from registry.formats.render import edge_words, model_words, node_words, noise_rows, value_words
-from registry.formats.words import by_line
+from registry.formats.render import edge_words, model_words, node_words, noise_rows, secret_words, value_words
+from registry.formats.values.words import by_line
 
 DIGEST_CHARS = len("sha256:") + 8
 
@@ -37,6 +37,7 @@ def _lines(comparison: Mapping[str, Any], old: str, new: str) -> Iterator[str]:
     edges = comparison["edges"]
     yield from _section("edges", _whole(map(edge_words, edges["removed"]), map(edge_words, edges["added"])))
     yield from _section("variables", _variables(comparison["variables"]))
+    yield from _section("secret values", _secrets(comparison.get("secrets", ())))
     yield from _section("plugins", _plugins(comparison["dependencies"]))
     yield from _section("features", _changes(comparison["features"]))
     yield from _section("values", _changes(comparison["changes"]))
@@ -89,6 +90,13 @@ def _variables(variables: list[dict[str, Any]]) -> Iterator[str]:
         }
         value = next((fields[key] for key in ("value", "value_selector", "type") if key in fields), "")
         yield f"{variable['sign']}{label}{': ' if value else ''}{value}"
+
+
+def _secrets(secrets: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    for secret in secrets:
+        for sign, text in zip("-+", secret_words(secret["sign"]), strict=True):
+            if text:
+                yield f"{sign}{secret['name']}: {text}"
 
 
 def _plugins(plugins: list[dict[str, Any]]) -> Iterator[str]:

@@ -20,7 +20,8 @@ from registry.formats.model import (
     Verdict,
 )
 from registry.formats.release import release
-from registry.formats.secrets import is_secret_type
+from registry.formats.secrets.masking import is_secret_type
+from registry.formats.summary import VERBS
 
 Said = tuple[str, str]  # text, where
 
@@ -47,9 +48,10 @@ def judge(comparison: Comparison, findings_new: Iterable[Finding], findings_old:
     """`comparison` with its sides and flags, and what the checks of both contents found."""
     old, new = comparison.old, comparison.new
     kinds = (old.kind if old else "", new.kind if new else "")
-    if comparison.same_value and kinds[0] == kinds[1]:
+    is_same = comparison.same_value and kinds[0] == kinds[1]
+    if is_same and not comparison.secrets:
         return Verdict()
-    reasons = list(_of_findings(findings_new, set(findings_old)))
+    reasons = [] if is_same else list(_of_findings(findings_new, set(findings_old)))
     if kinds[0] != kinds[1]:
         reasons.append(finding("kind_changed", "block", f"the kind of the content changed: {kinds[0]} -> {kinds[1]}"))
     elif kinds[1] not in _PLAIN:
@@ -74,11 +76,11 @@ def _of_findings(new: Iterable[Finding], old: set[Finding]) -> Iterator[Finding]
 def _change(comparison: Comparison, codes: set[str], *, plain: bool) -> Literal["none", "minor", "medium", "major"]:
     if codes & MAJOR:
         return "major"
-    if comparison.same_semantics:
+    if comparison.same_semantics and not comparison.secrets:
         return "none"
     nodes, edges = comparison.nodes, comparison.edges
     structure = (nodes.added, nodes.removed, nodes.rematched, edges.added, edges.removed)
-    parts = (comparison.models, comparison.dependencies, comparison.variables)
+    parts = (comparison.models, comparison.dependencies, comparison.variables, comparison.secrets)
     if plain or not (any(structure) or any(parts) or comparison.omitted or _more_than_words(comparison)):
         return "minor"
     return "medium"
@@ -250,6 +252,12 @@ def _exposed(comparison: Comparison) -> Iterator[Said]:
             yield text, variable.name
 
 
+def _secret_values(comparison: Comparison) -> Iterator[Said]:
+    for secret in comparison.secrets:
+        what = f"secret value {secret.name} {VERBS[secret.sign]}"
+        yield what if secret.sign == "-" else f"{what}: no version carries it, set it where this runs", secret.name
+
+
 def _environment(comparison: Comparison, *signs: str) -> Iterator[VariableChange]:
     return (v for v in comparison.variables if v.scope == "environment" and v.sign in signs)
 
@@ -324,6 +332,7 @@ RULES: tuple[tuple[str, Level, Callable[[Comparison], Iterator[Said]]], ...] = (
     ("secret_added", "confirm", _secrets),
     ("secret_exposed", "confirm", _exposed),
     ("changes_omitted", "confirm", _omitted),
+    ("secret_value_changed", "warn", _secret_values),
     ("dsl_older", "warn", _older),
     ("form_changed", "warn", _app_field("form")),
     ("input_changed", "warn", _inputs("takes other values", _is_limited)),

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from registry.core.errors import Invalid
 from registry.formats import compare, inspect
-from registry.formats.canonical import canonical
-from registry.formats.parse import read_json
-from registry.formats.values import Listing, differences
-from registry.formats.yaml_reader import read_yaml
+from registry.formats.reading.parse import read_json
+from registry.formats.reading.yaml_reader import read_yaml
+from registry.formats.values.canonical import canonical
+from registry.formats.values.compare import Listing, differences
 from tests.unit.formats.kit import (
     ROUTE,
     app,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.formats import limits
-from registry.formats.canonical import canonical, number
-from registry.formats.patch import apply, patch
+from registry.formats.values.canonical import canonical, number
+from registry.formats.values.patch import apply, patch
 
 KEYS = st.sampled_from(["a", "b", "c", "id", "", "/", "~", "~1", "0", "-", "ключ"]) | st.text(max_size=3)
 LEAVES = (

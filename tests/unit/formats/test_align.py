@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.formats import align
-from registry.formats.align import Work, stretches
+from registry.formats.values import align
+from registry.formats.values.align import Work, stretches
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=12)
 

@@ -16,11 +16,12 @@ from registry import formats
 from registry.core.limits import FINDING_CHARS
 from registry.formats import inspect
 from registry.formats.findings import alike, finding, worst_first
-from registry.formats.graph import Edge, Graph, Node, Rules
-from registry.formats.graph_check import check_graph
+from registry.formats.graph.check import check_graph
+from registry.formats.graph.model import Edge, Graph, Node
+from registry.formats.graph.rules import Rules
 from registry.formats.limits import FINDINGS, FINDINGS_ALIKE
-from registry.formats.literals import literals, literals_of_text
 from registry.formats.model import Finding
+from registry.formats.secrets.literals import literals, literals_of_text
 from registry.formats.verdict import RULES
 from tests.unit.formats.flows import flowise_node
 from tests.unit.formats.kit import (
@@ -509,9 +510,12 @@ def test_workflows_published_as_tools_are_required_by_their_name() -> None:
 def codes_in_the_code() -> dict[str, set[str]]:
     """Code -> levels, as the sources have them."""
     known: dict[str, set[str]] = {}
-    for source in Path(formats.__file__).parent.glob("*.py"):
+    for source in Path(formats.__file__).parent.rglob("*.py"):
         for code, level in re.findall(r'(?:finding|alike)\(\s*"(\w+)",\s*([^,]+),', source.read_text()):
             known.setdefault(code, set()).update(re.findall(r'"(\w+)"', level))
+    for source in (Path(formats.__file__).parents[1] / "server").rglob("*.py"):  # what only a registry can say
+        for code, level in re.findall(r'Finding\(\s*code="(\w+)", level="(\w+)"', source.read_text()):
+            known.setdefault(code, set()).add(level)
     for code, level, _ in RULES:
         known.setdefault(code, set()).add(level)
     return known

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from registry.formats import Comparison, compare, inspect
-from registry.formats.comfyui import ComfyUI
-from registry.formats.comfyui_view import view_api, view_ui
+from registry.formats.kinds.comfyui import ComfyUI
+from registry.formats.kinds.comfyui.view import view_api, view_ui
 from registry.formats.model import DependencyChange, ModelName
 from tests.unit.formats.kit import as_rows, changes_meaning, says_something
 

@@ -10,15 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from registry.formats import Comparison, compare, dify_rules, inspect, read
-from registry.formats.dify_view import provider, short_provider
-from registry.formats.draw import draw
-from registry.formats.graph import Edge, Graph, Node, Plugin, Rules
-from registry.formats.graph_compare import compare_graphs
-from registry.formats.graph_parts import dependency_changes
+from registry.formats import Comparison, compare, inspect, read
+from registry.formats.graph.compare import compare_graphs
+from registry.formats.graph.model import Edge, Graph, Node, Plugin
+from registry.formats.graph.parts import dependency_changes
+from registry.formats.graph.rules import Rules
+from registry.formats.kinds.dify import rules as dify_rules
+from registry.formats.kinds.dify.view import provider, short_provider
 from registry.formats.limits import DRAWN_EDGES
 from registry.formats.model import DependencyChange, ModelName, Rematch
-from registry.formats.secrets import HIDDEN
+from registry.formats.picture.draw import draw
+from registry.formats.secrets.masking import HIDDEN
 from tests.unit.formats.kit import (
     END,
     FIRST,

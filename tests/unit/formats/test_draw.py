@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 from registry import formats
 from registry.core.errors import Invalid, Reason
-from registry.formats.draw import CLASSES, draw
-from registry.formats.draw_routes import Curve, along
-from registry.formats.draw_svg import squeezed, text_width, wrapped
-from registry.formats.graph import Edge, Graph, Node, Rules
-from registry.formats.graph_compare import compare_graphs
-from registry.formats.graph_match import match
+from registry.formats.graph.compare import compare_graphs
+from registry.formats.graph.match import match
+from registry.formats.graph.model import Edge, Graph, Node
+from registry.formats.graph.rules import Rules
 from registry.formats.limits import DRAWN_EDGES, DRAWN_NODES
 from registry.formats.model import Comparison
+from registry.formats.picture.draw import CLASSES, draw
+from registry.formats.picture.routes import Curve, along
+from registry.formats.picture.svg import squeezed, text_width, wrapped
 from tests.unit.formats import kit
 
 ROOT = Path(formats.__file__).parents[2]

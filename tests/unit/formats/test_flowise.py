@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from registry.formats import compare, compare_read, inspect, read, without_secrets
-from registry.formats.canonical import canonical
-from registry.formats.flowise import Flowise, FlowiseRules
+from registry.formats.kinds.flowise import Flowise, FlowiseRules
 from registry.formats.model import ModelName, Rematch, Secret
-from registry.formats.redact import PLACEHOLDER
-from registry.formats.secrets import HIDDEN
+from registry.formats.secrets.masking import HIDDEN
+from registry.formats.secrets.redact import PLACEHOLDER
+from registry.formats.values.canonical import canonical
 from tests.unit.formats.flows import (
     API_KEY,
     agentflow,

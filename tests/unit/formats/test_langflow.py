@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from registry.formats import compare, compare_read, inspect, read, without_secrets
-from registry.formats.canonical import canonical
-from registry.formats.langflow import LangFlow, LangFlowRules
+from registry.formats.kinds.langflow import LangFlow, LangFlowRules
 from registry.formats.model import ModelName, Rematch, Secret
-from registry.formats.redact import PLACEHOLDER
-from registry.formats.secrets import HIDDEN
+from registry.formats.secrets.masking import HIDDEN
+from registry.formats.secrets.redact import PLACEHOLDER
+from registry.formats.values.canonical import canonical
 from tests.unit.formats.flows import (
     API_KEY,
     INPUT,

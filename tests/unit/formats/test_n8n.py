@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from registry.formats import Comparison, compare, inspect
-from registry.formats.document import Document
+from registry.formats.kinds.n8n import N8n
+from registry.formats.kinds.n8n.view import view
 from registry.formats.model import DependencyChange, ModelName
-from registry.formats.n8n import N8n
-from registry.formats.n8n_view import view
+from registry.formats.reading.document import Document
 from tests.unit.formats.kit import as_rows, changes_meaning, says_something
 
 Edit = Callable[[dict[str, Any]], Any]

@@ -13,10 +13,10 @@ import yaml
 from registry.core import limits
 from registry.core.errors import Invalid
 from registry.formats import inspect
-from registry.formats.canonical import canonical
-from registry.formats.document import Document
-from registry.formats.parse import read_json, read_toml
-from registry.formats.yaml_reader import read_yaml
+from registry.formats.reading.document import Document
+from registry.formats.reading.parse import read_json, read_toml
+from registry.formats.reading.yaml_reader import read_yaml
+from registry.formats.values.canonical import canonical
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.formats.patch import apply, patch
+from registry.formats.values.patch import apply, patch
 
 # RFC 6902, appendix A, by number.
 APPENDIX = {

@@ -9,7 +9,7 @@ import yaml
 
 from registry import formats
 from registry.core.errors import Invalid, Reason
-from registry.formats.redact import PLACEHOLDER, fingerprint
+from registry.formats.secrets.redact import PLACEHOLDER, fingerprint
 
 KEY = bytes(range(32))
 APP = """# kept

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from registry.formats import compare, limits
-from registry.formats.align import line_diff
-from registry.formats.canonical import same, surely_same
 from registry.formats.model import Change
-from registry.formats.names import Names
-from registry.formats.secrets import HIDDEN, mask
-from registry.formats.values import Listing, differences
+from registry.formats.secrets.masking import HIDDEN, mask
+from registry.formats.values.align import line_diff
+from registry.formats.values.canonical import same, surely_same
+from registry.formats.values.compare import Listing, differences
+from registry.formats.values.names import Names
 
 
 def lines(old: Any, new: Any) -> list[tuple[str, str, Any, Any]]:

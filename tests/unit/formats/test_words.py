@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.formats import compare, limits
-from registry.formats.align import Work
-from registry.formats.words import Word, by_line, sides, text_changes, tokens
+from registry.formats.values.align import Work
+from registry.formats.values.words import Word, by_line, sides, text_changes, tokens
 from tests.unit.formats.kit import FIRST, changed, data
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)

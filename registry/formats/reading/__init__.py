@@ -1,0 +1,1 @@
+"""From bytes to values, in bounds: JSON, TOML and YAML."""
