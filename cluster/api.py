@@ -26,6 +26,11 @@ class StateMachine(Protocol):
         """The tick's transaction is durable and visible to snapshots; something may have been applied in it."""
         ...
 
+    def forget_log(self) -> bool:
+        """Asked after each apply. True: what was applied so far must leave this member's log soon, since the log holds
+        content that is to be gone. Whoever still needs those entries fetches a state instead. False: no opinion."""
+        ...
+
     def installed(self) -> None:
         """All of the state was replaced by a newer one, fetched from another member; it is visible to snapshots."""
         ...
@@ -59,6 +64,22 @@ class Diverged(ClusterError):
     """This member's state differs from that of the others although their logs agree: a defect or a damaged disk."""
 
 
+class DataDamaged(ClusterError):
+    """A row of this member's data directory is not what was written. Ended and started again, it fetches a state from
+    another member, unless the text says what else has to be done."""
+
+
+class CompactionRefused(ClusterError):
+    """Nothing was changed; the text says why, and when to ask again."""
+
+
+@dataclass(frozen=True)
+class Compacted:
+    before_bytes: int  # of the files of the environment
+    after_bytes: int
+    seconds: float
+
+
 @dataclass(frozen=True)
 class PeerStatus:
     member: MemberRecord
@@ -66,6 +87,7 @@ class PeerStatus:
     applied_index: int  # 0: not known
     level: int = 0  # highest feature level it can apply; 0: not known
     protocol: int = 0
+    has_room: bool = True  # on its disk, for what is not a deletion; as far as heard
 
 
 @dataclass(frozen=True)
@@ -86,6 +108,9 @@ class ClusterStatus:
     fetching: str = ""  # in words, while a state is fetched
     refused_by: Mapping[str, str] = field(default_factory=dict)  # peers that refuse this member, and why
     refused: Mapping[str, int] = field(default_factory=dict)  # connections ended by this side, by reason
+    repairing: str = ""  # the damage in words, until the state is replaced: it takes part in nothing until then
+    has_room: bool = True  # the leader and a majority of the voters do, as far as heard: refuse what takes room if not
+    headroom_bytes: int = 0  # what can still be written here
 
 
 class Cluster(Protocol):
@@ -118,7 +143,18 @@ class Cluster(Protocol):
 
     def status(self) -> ClusterStatus: ...
 
+    async def damaged(self, why: str) -> bool:
+        """A row of the state cannot be read, as was found beside the cluster. The member hands leadership over if it
+        has it, notes that its state is to be replaced, and ends (`failure`): started again it fetches one. False: it
+        is the only voter, so that nobody could give it one; it goes on."""
+        ...
+
+    async def compact(self) -> Compacted:
+        """Rewrite the environment without its free pages, while everything goes on.
+        Raises CompactionRefused, and what the environment raises where it has no room for a second file."""
+        ...
+
     async def failure(self) -> BaseException:
-        """Wait until the member has failed hard (disk, apply, engine), diverged or was removed, and return why. The
-        process must end."""
+        """Wait until the member has failed hard (disk, apply, engine), found damage (DataDamaged), diverged or was
+        removed, and return why. The process must end."""
         ...

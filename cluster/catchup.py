@@ -16,7 +16,15 @@ from cluster import messages as m
 from cluster import snapshot
 from cluster.journal import OWN, Journal, applied_in
 from cluster.kv.api import Environment, Reader
-from cluster.limits import FETCH_RETRY_S, FETCH_SILENCE_S, FETCH_SYNC_BYTES, SNAPSHOT_IDLE_S, SNAPSHOTS, Flow
+from cluster.limits import (
+    FETCH_LOST_S,
+    FETCH_RETRY_S,
+    FETCH_SILENCE_S,
+    FETCH_SYNC_BYTES,
+    SNAPSHOT_IDLE_S,
+    SNAPSHOTS,
+    Flow,
+)
 from cluster.snapshot import SnapshotError
 
 Post = Callable[[str, m.Message], None]
@@ -174,8 +182,9 @@ class Fetcher:
         return self._coming.fetched.index if self._coming else 0
 
     def want(self, at_least: int) -> None:
-        """Until `settle`: a state at this index or a later one is needed."""
-        self._wanted = max(self._wanted, at_least)
+        """Until `settle`: a state at this index or a later one is needed. The last word counts: another leader's log
+        may begin earlier, and it may not commit more before this member follows."""
+        self._wanted = at_least
 
     def settle(self) -> None:
         """Nothing is needed any more."""
@@ -199,6 +208,11 @@ class Fetcher:
             self._asked_at = now
             if source := choose():
                 self.post(source, m.Fetch(self._wanted))
+
+    def disconnected(self, peer: str) -> None:
+        """What was asked of it may be lost; it may be gone for good."""
+        if self._coming and self._coming.source == peer:
+            self._heard_at = min(self._heard_at, self.now() - FETCH_SILENCE_S + FETCH_LOST_S)
 
     def next_wakeup(self) -> float:
         return self._asked_at + FETCH_RETRY_S if self._wanted and not self._syncing else NEVER

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cluster import entries, membership
 from cluster import messages as m
 from cluster.configuration import MemberRecord
-from cluster.limits import CANDIDATES, Timing
+from cluster.limits import CANDIDATES, PROMOTE_LAG, Timing
 from cluster.membership import Candidate, Changed
 from cluster.proposals import Proposal, Proposals
 
@@ -67,6 +67,17 @@ class Governor:
     def handing_over(self) -> bool:
         return self._now() < self._until
 
+    def make_room(self) -> None:
+        """Leader only, that has no room: a voter with room is to lead, if there is one that can soon. After an attempt
+        it rests for as long: deletions must get through, whatever keeps the successor from it."""
+        replica, lasts_s = self._replica, 2 * self._timing.election_max_s
+        if self._now() < self._until + lasts_s:
+            return
+        matched, level = replica.engine.match_index, replica.journal.last - PROMOTE_LAG
+        with_room = replica.voters & replica.reports.alive() - replica.reports.without_room() - {replica.id}
+        if ready := [peer for peer in with_room if matched(peer) >= level]:
+            self.hand_over(self._now() + lasts_s, max(ready, key=lambda peer: (matched(peer), peer)))
+
     def pass_leadership(self) -> None:
         """Ask the successor to campaign, at every heartbeat; the engine does so only once it has the whole log."""
         replica, now = self._replica, self._now()
@@ -78,6 +89,8 @@ class Governor:
         ready = sorted(peer for peer in replica.voters if peer != replica.id and replica.connected_to(peer))
         if self._target:
             ready = [peer for peer in ready if peer == self._target]
+        alive = replica.reports.alive()  # one that only is connected is in repair, perhaps, and takes nothing over
+        ready = [peer for peer in ready if peer in alive] or ready
         if ready:
             replica.engine.hand_over(max(ready, key=lambda peer: (replica.engine.match_index(peer), peer)))
 
@@ -153,7 +166,7 @@ class Governor:
             target = found
             if target.id == replica.id:
                 return self._settle(proposal, Changed(member=target.id))
-            if target.role != "voter" or target.id not in replica.alive():
+            if target.role != "voter" or target.id not in replica.reports.alive():
                 why = "is an observer" if target.role != "voter" else "is not heard"
                 refusal = Changed("TRANSFER_REFUSED", f"{target.name} {why}; it cannot lead", target.id)
                 return self._settle(proposal, refusal)
@@ -176,9 +189,9 @@ class Governor:
     def _health(self) -> membership.Health:
         replica = self._replica
         commit = replica.engine.commit_index()
-        lags = {peer: max(commit - report.applied_index, 0) for peer, (report, _) in replica.reports.items()}
+        lags = {peer: max(commit - applied, 0) for peer, applied in replica.reports.applied().items()}
         waiting = {candidate.record.id: candidate for candidate in self.waiting()}
-        return membership.Health(leader=replica.id, alive=replica.alive(), lags=lags, candidates=waiting)
+        return membership.Health(leader=replica.id, alive=replica.reports.alive(), lags=lags, candidates=waiting)
 
 
 def _leads_on(replica: Replica) -> str:

@@ -12,6 +12,7 @@ Every message passes here, both ways. The rules (docs/RAFT.md argues each of the
   members  the engine's nodes are the voters of the newest configuration in the log; only they are counted, but every
            member's requests are answered: a voter may not know yet the one that it must elect
   install  a peer that needs what the log no longer has gets signs of life only, answers each, and fetches a state
+  room     a follower whose disk is nearly full takes no entries but the start of a term, and answers that it lives
 
 Pure but for what it is given: a clock, and `post(peer, message)`.
 """
@@ -25,6 +26,7 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from cluster import messages as m
+from cluster.entries import NO_OP
 from cluster.journal import Journal
 from cluster.limits import Flow, Timing
 from cluster.progress import Progress
@@ -46,12 +48,14 @@ class Guard(Transport):
         clock: Callable[[], float],
         post: Callable[[str, m.Message], None],
         must_fetch: Callable[[str, int], None],
+        takes_entries: Callable[[], bool],
     ) -> None:
-        """`must_fetch(leader, index)`: the leader's log starts at `index`, behind the end of what is committed here."""
+        """`must_fetch(leader, index)`: the leader's log starts at `index`, behind the end of what is committed here.
+        `takes_entries`: whether there is room for what a leader sends."""
         super().__init__(None, None, ())
         self._name, self._journal = name, journal
         self._timing, self._window_bytes, self._clock, self._post = timing, flow.window_bytes, clock, post
-        self._must_fetch = must_fetch
+        self._must_fetch, self._takes_entries = must_fetch, takes_entries
         self.voters = journal.configuration.voters
         self._peers = {peer: Progress(flow.window_bytes) for peer in sorted(self.voters - {name})}
         # as a follower
@@ -268,10 +272,13 @@ class Guard(Transport):
         if commit >= message.first_index:
             self._succeed(peer, message, commit)
             return
-        # Without an answer the leader would count this member as dead while it fetches.
-        self._deliver(peer, type="append_entries", term=message.term, commit_index=commit)
-        self._reply(peer, 1, success=False, reset=False)
+        self._live(peer, message)
         self._must_fetch(peer, message.first_index)
+
+    def _live(self, peer: str, message: m.Append | m.Heartbeat) -> None:
+        """An answer that moves nothing: without one the leader would count this member as dead."""
+        self._deliver(peer, type="append_entries", term=message.term, commit_index=self.engine.commit_index())
+        self._reply(peer, 1, success=False, reset=False)
 
     def on_tailed(self, message: m.Tailed) -> None:
         """Committed entries from behind this member's commit index, of another member that need not lead. What is
@@ -285,7 +292,14 @@ class Guard(Transport):
             self._deliver(leader, type="append_entries", term=term, commit_index=self.engine.commit_index())
 
     def _on_append(self, peer: str, message: m.Append) -> None:
-        if self._hear(peer, message):
+        if not self._hear(peer, message):
+            return
+        # Not the start of a term: without it a new leader could commit nothing, and no read be served.
+        takes_room = any(entry != NO_OP for _, entry in message.entries)
+        beyond = takes_room or message.previous_index > self._journal.last
+        if beyond and not self._takes_entries():  # a rejection would have them sent again at once
+            self._live(peer, message)
+        else:
             self._follow(peer, message)
 
     def _follow(self, peer: str, message: m.Append) -> None:

@@ -44,8 +44,14 @@ CATCH_UP_BYTES_S = 64 * MIB  # of state that one member gives to others
 FETCH_SYNC_BYTES = 8 * MIB  # of a fetched state not yet synced: the disk is shared, and other syncs wait behind this
 FETCH_RETRY_S = 0.5  # a state is asked for again, of somebody
 FETCH_SILENCE_S = 5.0  # a source that does not answer is given up
+FETCH_LOST_S = 2 * RECONNECT_MAX_S  # one whose connection is lost: it may be back, and go on
 SNAPSHOTS = 4  # states given to others at once
 SNAPSHOT_IDLE_S = 30.0  # kept for a peer that does not go on, together with the log behind it
+ROOM_LOOK_S = 0.1  # between two looks at how much more can be written: less than writing the reserve takes
+RESERVE_BYTES = 64 * MIB  # less headroom than this, and a member says that it has no room
+COMPACTION_COPIES = 5  # of what has changed since the one before, until the rest is copied between two ticks
+COMPACTION_TOUCHED = 1_000_000  # rows that change during a copy, some 200 MB of keys; past it the copy is given up
+COMPACTION_ROWS = 2000  # changed during a copy: so few are copied between two ticks
 TAIL_AGE_S = 3.0  # a source that has not heard of the leader for so long is left for another
 
 

@@ -16,22 +16,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from msgspec import structs
-
 from cluster import membership
 from cluster import messages as m
 from cluster.api import (
     ClusterStatus,
     CommandTooLarge,
+    Compacted,
+    CompactionRefused,
+    DataDamaged,
     MemberRemoved,
     NotAttempted,
     OutcomeUnknown,
-    PeerStatus,
     StateMachine,
 )
 from cluster.catchup import Work
+from cluster.compact import Compactor
 from cluster.configuration import NOBODY, Configuration, MemberRecord, Role
-from cluster.kv.api import Environment
+from cluster.damage import repaired_by
+from cluster.kv.api import CompactionLost, Environment
 from cluster.limits import (
     CATCH_UP_BYTES_S,
     COMMAND_BYTES,
@@ -40,6 +42,7 @@ from cluster.limits import (
     PROPOSALS,
     PROPOSALS_BYTES,
     READS,
+    RESERVE_BYTES,
     TIMER_SLACK_S,
     Flow,
     Timing,
@@ -48,6 +51,7 @@ from cluster.membership import Candidate, Change, Changed
 from cluster.peers import Peers, PeerTls
 from cluster.proposals import Result
 from cluster.replica import Replica
+from cluster.status import cluster_status
 
 _T = TypeVar("_T")
 log = logging.getLogger("cluster.member")
@@ -70,6 +74,7 @@ class MemberConfig:
     timing: Timing = LOCAL
     flow: Flow = FLOW
     catch_up_bytes_s: float = CATCH_UP_BYTES_S
+    reserve_bytes: int = RESERVE_BYTES  # of headroom: with less it has no room
 
     @property
     def record(self) -> MemberRecord:
@@ -86,7 +91,7 @@ class MemberConfig:
 
 class Member:
     """Implements `cluster.api.Cluster`. The environment must have the tables of `cluster.journal.TABLES`.
-    Raises Diverged and MemberRemoved: the data directory must not be used any more."""
+    Raises Diverged, MemberRemoved and DataDamaged: the data directory must not be used any more."""
 
     def __init__(self, config: MemberConfig, environment: Environment, state_machine: StateMachine) -> None:
         self._config = config
@@ -112,11 +117,14 @@ class Member:
             level=config.level,
             flow=config.flow,
             catch_up_bytes_s=config.catch_up_bytes_s,
+            reserve_bytes=config.reserve_bytes,
         )
         self._configured = NOBODY, NOBODY  # newest and applied
         self._beside: asyncio.Future[None] | None = None  # work in a thread, one at a time
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticking = self._again = False
+        self._between: list[tuple[Callable[[], int], asyncio.Future[int]]] = []  # to be called between two ticks
+        self._compactor = Compactor(environment, self._between_ticks)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._failure: asyncio.Future[BaseException] | None = None
@@ -136,6 +144,15 @@ class Member:
     async def stop(self, *, handover_s: float) -> None:
         if self._loop is None:
             return
+        await self._hand_over(handover_s)
+        self._halt()
+        self._compactor.abandon()
+        await self._peers.close()
+        if self._beside:  # it works on the environment, which is closed next
+            await asyncio.wait([self._beside])
+        self._replica.close()
+
+    async def _hand_over(self, handover_s: float) -> None:
         engine, until, beat_s = self._replica.engine, time.monotonic() + handover_s, self._config.timing.heartbeat_s
         if engine.leads() and len(self._replica.voters) > 1 and not self._stopped:
             self._replica.hand_over(until)
@@ -144,11 +161,6 @@ class Member:
                 await asyncio.sleep(beat_s / 4)
             if not engine.leads():
                 await asyncio.sleep(beat_s)  # to refuse what was on its way here
-        self._halt()
-        await self._peers.close()
-        if self._beside:  # it works on the environment, which is closed next
-            await asyncio.wait([self._beside])
-        self._replica.close()
 
     async def failure(self) -> BaseException:
         assert self._failure is not None, "not started"
@@ -214,6 +226,52 @@ class Member:
             if not future.done() or future.cancelled():
                 self._replica.withdraw_read(reader)
 
+    async def damaged(self, why: str) -> bool:
+        log.error("damage in the state of this member: %s", why)
+        await self._hand_over(2 * self._config.timing.election_max_s)
+        if self._stopped or self._replica.recovery.in_repair:
+            return True
+        try:
+            marked = self._replica.damage.mark(why)
+        except BaseException as error:  # noqa: BLE001
+            self._fail(error)
+            return True
+        if marked:
+            self._fail(DataDamaged(repaired_by(why)))
+        else:
+            log.error("this member is the only voter, nobody can give it a state: restore it from a backup")
+        return marked
+
+    async def compact(self) -> Compacted:
+        if self._stopped or self._loop is None:
+            raise CompactionRefused("this member is not running")
+        if self._replica.recovery.fetcher.wanted:
+            raise CompactionRefused("this member is fetching a state, which begins a new file: ask again afterwards")
+        return await self._compactor.run()
+
+    async def _between_ticks(self, call: Callable[[], int]) -> int:
+        """No transaction is open then. Raises CompactionLost once this member is stopping."""
+        assert self._loop is not None
+        future: asyncio.Future[int] = self._loop.create_future()
+        if self._stopped:
+            raise CompactionLost
+        self._between.append((call, future))
+        self._wake()
+        return await future
+
+    def _call_between(self) -> None:
+        between, self._between = self._between, []
+        for call, future in between:
+            if future.done():
+                continue
+            if self._stopped:
+                future.set_exception(CompactionLost())
+            else:
+                try:
+                    future.set_result(call())
+                except Exception as error:  # noqa: BLE001
+                    future.set_exception(error)
+
     def leader_address(self) -> str:
         leader = self._replica.engine.leader()
         if leader == self._config.id:
@@ -224,43 +282,7 @@ class Member:
         return record.api_address if record else ""
 
     def status(self) -> ClusterStatus:
-        replica = self._replica
-        record = replica.configuration.get(self._config.id)
-        waiting = tuple(PeerStatus(each.record, True, 0, each.level) for each in replica.governor.waiting())
-        return ClusterStatus(
-            id=self._config.id,
-            name=self._config.name,
-            role=record.role if record else "waiting",
-            leader=replica.engine.leader(),
-            term=replica.engine.term(),
-            commit_index=replica.engine.commit_index(),
-            applied_index=replica.journal.applied,
-            first_index=replica.journal.first,
-            last_index=replica.journal.last,
-            leader_contact_s=replica.leader_contact_s(),
-            level=replica.journal.applied_configuration.level,
-            peers=tuple(self._peer_status(member) for member in replica.configuration.members),
-            waiting=waiting,
-            fetching=replica.fetcher.describe(),
-            refused=dict(self._peers.closed),
-            refused_by=dict(self._peers.refused_by),
-        )
-
-    def _peer_status(self, member: MemberRecord) -> PeerStatus:
-        replica = self._replica
-        if member.id == self._config.id:
-            record = structs.replace(self._config.record, role=member.role)
-            return PeerStatus(record, True, replica.journal.applied, self._config.level, m.PROTOCOL)
-        if heard := self._peers.heard.get(member.id):
-            member = structs.replace(heard.record, role=member.role)
-        report, _ = replica.reports.get(member.id, (None, 0.0))
-        return PeerStatus(
-            member,
-            member.id in replica.alive(),
-            report.applied_index if report else 0,
-            report.level if report else 0,
-            self._peers.protocols.get(member.id, 0),
-        )
+        return cluster_status(self._config.record, self._config.level, self._replica, self._peers)
 
     # ---- events
     def on_message(self, peer: str, message: m.Message) -> None:
@@ -331,6 +353,7 @@ class Member:
         if self._stopped or not self._ran(self._replica.commit):
             return
         again, self._ticking, self._again = self._again or self._replica.has_more(), False, False
+        self._call_between()
         self._configure()
         if again:
             self._wake()
@@ -367,6 +390,7 @@ class Member:
 
     def _halt(self) -> None:
         self._stopped = True
+        self._call_between()
         if self._timer:
             self._timer.cancel()
 

@@ -148,6 +148,7 @@ class Report(Struct, frozen=True, array_like=True, tag="report"):
     digest_index: Number  # the newest at which states are compared; 0: none yet
     digest: bytes
     fetching: Number = 0  # the state on its way to it is that at this index: the log behind it is needed; 0: none
+    has_room: bool = True  # on its disk; a release that does not know it reads the rest
 
 
 class Fetch(Struct, frozen=True, array_like=True, tag="fetch"):

@@ -35,6 +35,7 @@ class Proposals:
         self.commands: deque[Proposal] = deque()
         self.changes: deque[Proposal] = deque()
         self._in_log: dict[int, tuple[int, list[Proposal]]] = {}  # index: term
+        self._applied_term = 0
         self._forwarded: dict[int, tuple[str, Proposal]] = {}  # call: leader asked
         self._deposed: dict[str, float] = {}  # leaders of before, until when they may still answer
         self._results: list[tuple[Proposal, Result]] = []
@@ -80,8 +81,15 @@ class Proposals:
         if in_log_term == term:
             self._results.extend(zip(proposals, results, strict=False))
         else:
-            lost = NotAttempted("another leader's entry took its place")
-            self._results.extend((proposal, lost) for proposal in proposals)
+            self._lost(proposals)
+        if term > self._applied_term:  # terms only rise along a log: what was appended in an earlier one has no place
+            self._applied_term = term
+            for later in [later for later, (appended, _) in self._in_log.items() if appended < term]:
+                self._lost(self._in_log.pop(later)[1])
+
+    def _lost(self, proposals: list[Proposal]) -> None:
+        lost = NotAttempted("another leader's entry took its place")
+        self._results.extend((proposal, lost) for proposal in proposals)
 
     def forget_log(self) -> None:
         """The log was replaced by a fetched state: what became of the entries in it is not known here."""

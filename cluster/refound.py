@@ -49,6 +49,8 @@ def refound(environment: Environment, record: MemberRecord, cluster: str, comman
     previous = journal.configuration
     if previous == NOBODY or not len(journal):
         raise RefoundError("there is no state of a cluster here")
+    if journal.damaged:
+        raise RefoundError(f"this state is damaged: {journal.damaged}")
     if journal.diverged:
         raise RefoundError(
             f"this state differs from that of the other members, as was found at log index {journal.diverged}"

@@ -11,6 +11,7 @@ the simulator (tests/simulation: virtual clock, network and disks). Whatever rai
 and disk must never disagree.
 
 Voters run the engine in earnest; an observer's engine never campaigns and is fed with committed entries by its source.
+A member in repair (recovery.py) does not run it at all.
 """
 
 from __future__ import annotations
@@ -22,19 +23,22 @@ from msgspec import structs
 
 from cluster import entries, membership
 from cluster import messages as m
-from cluster.api import Diverged, MemberRemoved, ReleaseTooOld, StateMachine
-from cluster.catchup import Complete, Fetcher, Giver, Work
+from cluster.api import StateMachine
+from cluster.applying import Applying
+from cluster.catchup import Work
 from cluster.configuration import NOBODY, Configuration, MemberRecord
-from cluster.digest import Comparison, Recorder
+from cluster.damage import Damage
 from cluster.governor import Governor
 from cluster.guards import Guard
-from cluster.journal import Journal, applied_in
+from cluster.journal import Journal
 from cluster.kv.api import Environment
-from cluster.limits import CATCH_UP_BYTES_S, FLOW, REPORT_S, REPORTS_ALIVE, Flow, Timing
+from cluster.limits import CATCH_UP_BYTES_S, FLOW, RESERVE_BYTES, Flow, Timing
 from cluster.proposals import Proposal, Proposals, Result
 from cluster.reads import Reader, Reads
+from cluster.recovery import Recovery
+from cluster.reports import Reports
+from cluster.room import Room
 from cluster.seams import Engine
-from cluster.tail import Source, Tails
 
 EARLY = (m.Append, m.Heartbeat, m.Proposed)  # a leader's, before its commit; numbered ones keep their order
 
@@ -45,8 +49,9 @@ class Replica:
 
     `record` is what this member says of itself; `founding` the configuration of a new data directory, of a founder;
     `level` the highest feature level it can apply; `preferred` the peer addresses of sources, for an observer.
-    `in_background(work, then)` runs `work` beside the loop, and `then` on it, followed by a tick.
-    Raises Diverged when an earlier life found its state to differ, MemberRemoved, ReleaseTooOld.
+    `in_background(work, then)` runs `work` beside the loop, and `then` on it, followed by a tick. With less than
+    `reserve_bytes` of headroom it says that it has no room.
+    Raises Diverged when an earlier life found its state to differ, MemberRemoved, ReleaseTooOld, DataDamaged.
     """
 
     def __init__(
@@ -65,70 +70,73 @@ class Replica:
         level: int = 1,
         flow: Flow = FLOW,
         catch_up_bytes_s: float = CATCH_UP_BYTES_S,
+        reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
         self.id, self.record, self._level = record.id, record, level
-        self._environment, self._state_machine = environment, state_machine
+        self._environment = environment
         self._timing, self._flow, self._now, self._send = timing, flow, now, send
-        self.journal = journal = Journal(environment, founding)
-        if journal.diverged:
-            raise Diverged(_differs(journal.diverged))
-        self._removed = self._is_removed()
-        if self._removed:
-            raise MemberRemoved(_removed(record))
-        self._check_level(journal.applied_configuration)
+        self.journal = Journal(environment, founding)
+        self.damage = Damage(environment, self.journal, lambda: self.journal.configuration.voters == {self.id})
+        self.damage.check()
         self._inbox: list[tuple[str, m.Message]] = []
         self._outbox: list[tuple[str, m.Message]] = []
         self._connected: set[str] = set()
         self._leader_seen: tuple[str | None, int] = (None, 0)
-        self._announced = journal.applied
         self._retry_at = float("-inf")  # after a leader said that it is none
-        self._report_at = now()
-        self.reports: dict[str, tuple[m.Report, float]] = {}  # by peer, heard at
         # Not from 0: an answer to this member's previous life must not meet a call of this one.
         self._calls = rng.getrandbits(48)
 
-        post = self._post
-        self._guard = Guard(
-            name=self.id,
-            journal=journal,
-            timing=timing,
-            flow=flow,
-            clock=now,
-            post=post,
-            must_fetch=lambda leader, index: self.fetcher.want(index),
-        )
-        self.engine = self._guard.engine = Engine(
-            name=self.id,
-            peers=sorted(self._guard.voters - {self.id}),
-            journal=journal,
-            transport=self._guard,
-            timing=timing,
-            append_bytes=flow.append_bytes,
-            rng=rng,
-            may_elect=self._guard.may_elect,
-            became_leader=self._guard.begin_term,
-            apply=self._apply,
-        )
-        self._proposals = Proposals(timing=timing, now=now, post=post)
-        self._reads = Reads(id=self.id, is_majority=self._guard.is_majority, post=post)
-        self.governor = Governor(replica=self, proposals=self._proposals, timing=timing, now=now)
-        self._giver = Giver(
+        self.room = Room(environment, reserve_bytes, now)
+        self.reports = Reports(self.id, now, self._connected)
+        self._proposals = Proposals(timing=timing, now=now, post=self._post)
+        self._applying = Applying(
+            record=record,
+            level=level,
             environment=environment,
-            journal=journal,
+            journal=self.journal,
+            state_machine=state_machine,
+            proposals=self._proposals,
+            digest_every=flow.digest_every,
+        )
+        self._build_engine(rng)
+        self._reads = Reads(id=self.id, is_majority=self.guard.is_majority, post=self._post)
+        self.governor = Governor(replica=self, proposals=self._proposals, timing=timing, now=now)
+        self.recovery = Recovery(
+            replica=self,
+            environment=environment,
+            timing=timing,
             flow=flow,
             bytes_s=catch_up_bytes_s,
-            first_number=rng.getrandbits(48),
+            preferred=preferred,
             now=now,
-            post=post,
+            rng=rng,
+            post=self._post,
+            in_background=in_background,
         )
-        self.fetcher = Fetcher(environment, now, post, in_background, self._completed)
-        self._complete: Complete | None = None
-        self._tails = Tails(journal=journal, timing=timing, flow=flow, now=now, post=post)
-        self.source = Source(
-            id=self.id, datacenter=record.datacenter, preferred=preferred, timing=timing, now=now, rng=rng, post=post
+
+    def _build_engine(self, rng: Random) -> None:
+        self.guard = Guard(
+            name=self.id,
+            journal=self.journal,
+            timing=self._timing,
+            flow=self._flow,
+            clock=self._now,
+            post=self._post,
+            must_fetch=lambda leader, index: self.recovery.fetcher.want(index),
+            takes_entries=self.room.takes_entries,
         )
-        self._comparison = Comparison(flow.digest_every)
-        self._rng = rng
+        self.engine = self.guard.engine = Engine(
+            name=self.id,
+            peers=sorted(self.guard.voters - {self.id}),
+            journal=self.journal,
+            transport=self.guard,
+            timing=self._timing,
+            append_bytes=self._flow.append_bytes,
+            rng=rng,
+            may_elect=self.guard.may_elect,
+            became_leader=self.guard.begin_term,
+            apply=self._applying.apply,
+        )
 
     # ---- what it is
     @property
@@ -145,11 +153,11 @@ class Replica:
 
     @property
     def voters(self) -> frozenset[str]:
-        return self._guard.voters
+        return self.guard.voters
 
     @property
     def votes(self) -> bool:
-        return self.id in self._guard.voters
+        return self.id in self.guard.voters
 
     @property
     def tails(self) -> bool:
@@ -161,29 +169,23 @@ class Replica:
     def others(self) -> list[str]:
         return [member.id for member in self.configuration.members if member.id != self.id]
 
-    def alive(self) -> set[str]:
-        """Who is connected and was heard a moment ago, this member included."""
-        limit = self._now() - REPORTS_ALIVE * REPORT_S
-        return {peer for peer, (_, at) in self.reports.items() if at > limit and peer in self._connected} | {self.id}
-
     def leader_contact_s(self) -> float:
         if self.engine.leads():
             return 0.0
-        return self._now() - self._guard.heard_at if self.votes else self.source.contact_s
+        return self._now() - self.guard.heard_at if self.votes else self.recovery.source.contact_s
 
     # ---- what goes in; each is followed by a tick, at once unless told otherwise
     def connected(self, peer: str) -> None:
         """Messages to `peer` can be sent from now on."""
         self._connected.add(peer)
-        self._report_at = self._now()
-        self._guard.connected(peer)
+        self.reports.hasten()
+        self.guard.connected(peer)
         self._probe_newest(peer)
 
     def disconnected(self, peer: str) -> None:
         self._connected.discard(peer)
-        self._guard.disconnected(peer)
-        self._tails.disconnected(peer)
-        self.source.disconnected(peer)
+        self.guard.disconnected(peer)
+        self.recovery.disconnected(peer)
         self._reads.ask_again(peer)
         self._proposals.give_up(peer)
 
@@ -197,7 +199,7 @@ class Replica:
         """Whether a tick is due for it. A sign of life that says nothing new can wait for the next one: else an idle
         leader would tick for every answer to its heartbeats."""
         self._inbox.append((peer, message))
-        return not (self.engine.leads() and self._guard.says_nothing_new(peer, message))
+        return not (self.engine.leads() and self.guard.says_nothing_new(peer, message))
 
     def propose(self, command: bytes, done: Callable[[Result], None], *, change: bool = False) -> Proposal:
         """`change`: the command is an encoded membership.Change, the result an encoded membership.Changed."""
@@ -233,72 +235,86 @@ class Replica:
     def advance(self) -> None:
         """A tick up to its commit. What may leave before it has left then: a leader's appends, and the results of
         what it applied (their entries are synced on a majority; only the transaction that applies them is open).
-        Between `advance` and `commit` things may be put in, but not ticked."""
-        self._install()
-        inbox, self._inbox = self._inbox, []
-        for peer, message in inbox:
-            self._receive(peer, message)
-            self._guard.reconcile()
+        Between `advance` and `commit` things may be put in, but not ticked. Raises DataDamaged."""
+        with self.damage.ends_the_member():
+            if self.recovery.install():
+                self._applying.installed()
+                self.guard.reconcile()
+            if self.room.look():
+                self.reports.hasten()
+            inbox, self._inbox = self._inbox, []
+            for peer, message in inbox:
+                self._receive(peer, message)
+                self.guard.reconcile()
+            if not self.recovery.in_repair:
+                self._take_part()
+            self.recovery.tick(self._connected)
+            self._proposals.tell()
+        if self.engine.leads():
+            self._flush(only=EARLY)
+
+    def _take_part(self) -> None:
         self.governor.pass_leadership()
         self.engine.doTick(0.0)
-        self._guard.reconcile()
+        self.guard.reconcile()
         self._notice_leader()
         self._proposals.give_up_late()
         self._take_proposals()
         self._take_reads()
-        self._catch_up()
         self._report()
         self._trim()
-        self._proposals.tell()
-        if self.engine.leads():
-            self._flush(only=EARLY)
 
     def commit(self) -> None:
         """The rest of the tick: sync, then the promises. Raises MemberRemoved once its removal is durable, Diverged
-        once it is known for good that the state differs."""
-        self._environment.commit()
-        if self.journal.applied != self._announced:
-            self._announced = self.journal.applied
-            self._state_machine.committed()
-        self._reads.tell(self.journal.applied)
+        once it is known for good that the state differs, DataDamaged."""
+        with self.damage.ends_the_member():
+            self._environment.commit()
+            self._applying.committed()
+            self._reads.tell(self.journal.applied)
         self._flush()
-        if self._removed:
-            raise MemberRemoved(_removed(self.record))
-        self._compare()
+        self._applying.check_removed()
+        self._applying.compare(leader=self.engine.leader(), voters=self.voters, is_majority=self.guard.is_majority)
 
     def next_wakeup(self) -> float:
         """When the next tick is due if nothing arrives, on the clock given."""
+        if self.recovery.in_repair:
+            return self.recovery.next_wakeup()
         now = self._now()
         timer = self.engine.next_timer()
         if timer <= now or not self.votes:  # an election is due: at once, or when a pre-vote is asked again
-            timer = self._guard.next_campaign()
-        due = min(timer, self._report_at, self._proposals.next_wakeup(), self._giver.next_wakeup())
-        due = min(due, self.fetcher.next_wakeup(), self._tails.next_wakeup(), self.governor.next_wakeup())
-        if self.tails and not self.fetcher.wanted:  # as in _catch_up: what is not looked at must not be due
-            due = min(due, self.source.next_wakeup())
+            timer = self.guard.next_campaign()
+        due = min(timer, self.reports.next_wakeup(), self._proposals.next_wakeup(), self.governor.next_wakeup())
+        due = min(due, self.recovery.next_wakeup())
         if self._retry_at > now and (self._proposals.waiting or self._reads.waiting):
             due = min(due, self._retry_at)
         return due
 
     def has_more(self) -> bool:
-        """Work for another tick at once: what was put in since, the rest of the queue, or a lone member's own
-        majority, which no message will announce."""
-        if self._inbox or self._complete or not self.engine.leads():
-            return bool(self._inbox or self._complete)
+        """Work for another tick at once: what was put in since, the rest of the queue, of what is to be forgotten, or
+        a lone member's own majority, which no message will announce."""
+        if self._inbox or self.recovery.is_complete:
+            return True
+        if self.recovery.in_repair or not (self.engine.leads() or self.journal.forgetting):
+            return False
         lone = self.voters == {self.id} and self.engine.commit_index() < self.journal.last
-        return lone or (bool(self._proposals.commands) and not self.governor.handing_over())
+        return lone or self.journal.forgetting or (bool(self._proposals.commands) and self._appends())
 
     def close(self) -> None:
-        self._giver.close()
+        self.recovery.close()
 
+    # ---- messages
     def _receive(self, peer: str, message: m.Message) -> None:
         match message:
             case m.Report():
-                self.reports[peer] = (message, self._now())
-                self._comparison.heard(peer, message.digest_index, message.digest)
+                self.reports.hear(peer, message)
+                self._applying.comparison.heard(peer, message.digest_index, message.digest)
+            case _ if self.recovery.in_repair:
+                self._receive_in_repair(peer, message)
             case m.Propose() | m.ReadRequest() | m.Fetch() | m.FetchRows() | m.Tail():
-                if self.configuration.get(peer):  # others are not served
+                if self.configuration.get(peer):
                     self._serve(peer, message)
+                else:
+                    self._refuse(peer, message)
             case m.ReadIndex():
                 if not self._reads.on_index(message):
                     self._retry_at = self._now() + self._timing.heartbeat_s
@@ -310,28 +326,48 @@ class Replica:
                 if self._proposals.on_proposed(message) == self.engine.leader():
                     self._retry_at = self._now() + self._timing.heartbeat_s
             case m.Fetched():
-                self.fetcher.on_fetched(peer, message)
+                self.recovery.fetcher.on_fetched(peer, message)
             case m.FetchedRows():
-                self.fetcher.on_rows(peer, message)
+                self.recovery.fetcher.on_rows(peer, message)
             case m.Tailed():
-                self._on_tailed(peer, message)
+                self.recovery.on_tailed(peer, message)
             case _:
-                self._guard.receive(peer, message)
+                self.guard.receive(peer, message)
+
+    def _receive_in_repair(self, peer: str, message: m.Message) -> None:
+        """Whoever takes this member for the leader is told that it is none; everything else is as if lost."""
+        match message:
+            case m.Fetched():
+                self.recovery.fetcher.on_fetched(peer, message)
+            case m.FetchedRows():
+                self.recovery.fetcher.on_rows(peer, message)
+            case m.Propose():
+                self._proposals.on_propose(peer, message, accept=False)
+            case m.ReadRequest():
+                self._reads.on_request(peer, message.call, leads=False)
 
     def _serve(self, peer: str, message: m.Propose | m.ReadRequest | m.Fetch | m.FetchRows | m.Tail) -> None:
         leads = self.engine.leads()
         match message:
             case m.Propose():
-                accept = leads and not self.governor.handing_over() and self.governor.understands(message)
+                accept = leads and self._appends() and self.governor.understands(message)
                 self._proposals.on_propose(peer, message, accept=accept)
             case m.ReadRequest():
                 self._reads.on_request(peer, message.call, leads=leads)
             case m.Fetch():
-                self._giver.on_fetch(peer, message, self.engine.term())
+                self.recovery.giver.on_fetch(peer, message, self.engine.term())
             case m.FetchRows():
-                self._giver.on_rows(peer, message)
+                self.recovery.giver.on_rows(peer, message)
             case m.Tail():
-                self._tails.on_tail(peer, message)
+                self.recovery.tails.on_tail(peer, message)
+
+    def _refuse(self, peer: str, message: m.Message) -> None:
+        """Whoever is no member is not served, but told so: its admission may have been undone, and it waits."""
+        match message:
+            case m.Propose():
+                self._proposals.on_propose(peer, message, accept=False)
+            case m.ReadRequest():
+                self._reads.on_request(peer, message.call, leads=False)
 
     def _post(self, peer: str, message: m.Message) -> None:
         self._outbox.append((peer, message))
@@ -343,20 +379,6 @@ class Replica:
                 self._outbox.append((peer, message))
             elif peer in self._connected:
                 self._send(peer, message)
-
-    def _apply(self, index: int, entry: bytes, term: int) -> None:
-        recorder = Recorder(self._environment.transaction(), self.journal.digest)
-        if new := entries.unpack_configuration(entry):
-            self._check_level(new)
-            self.journal.set_configuration(new)
-            self._removed = self._is_removed()
-            results = [proposal.result for proposal in self._proposals.at(index)]
-        else:
-            level = self.journal.applied_configuration.level
-            results = [self._state_machine.apply(recorder, command, level) for command in entries.unpack(entry)]
-        self.journal.set_applied(index, recorder.digest())
-        self._comparison.applied(index, self.journal.digest)
-        self._proposals.applied(index, term, results)
 
     # ---- leadership
     def _notice_leader(self) -> None:
@@ -373,14 +395,6 @@ class Replica:
             self._proposals.deposed(previous)
         self._proposals.leads(leader or "")
         self.governor.leader_changed(leader)
-
-    def _check_level(self, configuration: Configuration) -> None:
-        if configuration.level > self._level:
-            text = f"feature level {configuration.level} is in force, this release can apply {self._level}"
-            raise ReleaseTooOld(f"{text}: use a newer one")
-
-    def _is_removed(self) -> bool:
-        return self.journal.applied_configuration.is_removed(self.id, self.record.incarnation)
 
     def connected_to(self, peer: str) -> bool:
         return peer in self._connected
@@ -400,7 +414,7 @@ class Replica:
     def append(self, entry: bytes, proposals: list[Proposal]) -> None:
         """Leader only: one entry at the log's end, with those who wait for it."""
         index = self.engine.append(entry)
-        self._guard.reconcile()  # first: whoever held its own removal alone would not campaign, nor let others win
+        self.guard.reconcile()  # first: whoever held its own removal alone would not campaign, nor let others win
         self.engine.send_appends()
         self._proposals.appended(index, self.engine.term(), proposals)
 
@@ -409,10 +423,23 @@ class Replica:
             if self._proposals.waiting:
                 self._proposals.forward(self._reachable_leader(), self._next_call)
             return
+        if not self.room.has_room:
+            self.governor.make_room()
+        if self.room.takes_entries():
+            self._lead()
+
+    def _lead(self) -> None:
         self.governor.change_members()
-        if self._proposals.commands and not self.governor.handing_over():
-            gathered = self._proposals.gather()
+        if not self._appends():
+            return
+        if gathered := self._proposals.gather():
             self.append(entries.pack([proposal.command for proposal in gathered]), gathered)
+        elif self.journal.forgets_last:
+            self.append(entries.NO_OP, [])
+
+    def _appends(self) -> bool:
+        """Leader only: whether it takes proposals now."""
+        return not self.governor.handing_over() and self.room.takes_entries()
 
     # ---- linearizable reads
     def _take_reads(self) -> None:
@@ -430,116 +457,40 @@ class Replica:
     def _on_read_probe(self, peer: str, message: m.ReadProbe) -> None:
         term = self.engine.term()
         if message.term > term:
-            self._guard.adopt(message.term)
+            self.guard.adopt(message.term)
         if message.term >= term:
             self._post(peer, m.ReadConfirm(message.round, message.term))
         else:
             self._post(peer, m.HigherTerm(term))
 
-    # ---- catching up
-    def _catch_up(self) -> None:
-        if self.configuration == NOBODY:
-            self.fetcher.want(1)
-        elif self.engine.commit_index() >= self.fetcher.wanted:
-            self.fetcher.settle()
-        if self.fetcher.wanted:
-            self.fetcher.ask(self._choose_giver)
-        elif self.tails:
-            self.source.follow(self.engine.commit_index() + 1, self.configuration, self._connected)
-        self._giver.give()
-        self._tails.answer(term=self.engine.term(), leader=self.engine.leader(), contact_s=self.leader_contact_s())
-
-    def _choose_giver(self) -> str | None:
-        """Somebody who said that he has it; as long as nobody has, anybody who did not say that he has not. Half of
-        the time not the leader, which has the most to do."""
-        applied = {peer: self.reports[peer][0].applied_index for peer in self._connected & self.reports.keys()}
-        ready = sorted(peer for peer, index in applied.items() if index >= self.fetcher.wanted)
-        ready = ready or sorted(self._connected - applied.keys())  # among them those who only wait to be admitted
-        followers = [peer for peer in ready if peer != self.engine.leader()]
-        return self._rng.choice(followers if followers and self._rng.random() < 0.5 else ready) if ready else None
-
-    def _on_tailed(self, peer: str, message: m.Tailed) -> None:
-        if not self.tails or not self.source.on_tailed(peer, message):
-            return
-        if not self.votes or (message.entries and not self.engine.leads()):  # no sign of life puts off its campaign
-            self._guard.on_tailed(message)
-        if message.first_index > message.previous_index and not self.engine.leads():
-            self.fetcher.want(message.first_index)
-
-    def _completed(self, complete: Complete) -> None:
-        self._complete = complete
-
-    def _install(self) -> None:
-        """Between ticks: a fetched state becomes this member's own, in one step, unless it is not needed any more."""
-        complete, self._complete = self._complete, None
-        if complete is None:
-            return None
-        fetched, journal = complete.fetched, self.journal
-        if self.engine.leads() or fetched.index <= self.engine.commit_index():
-            return complete.incoming.close()
-        if fetched.term > self.engine.term():  # else a deposed leader would take our success for its own entries
-            self._guard.adopt(fetched.term)
-        if journal.holds(fetched.index, fetched.index_term):  # what follows it may have been acknowledged
-            self.engine.commit_to(fetched.index)
-            return complete.incoming.close()
-        with complete.incoming.snapshot() as snapshot:
-            applied = applied_in(snapshot)
-        if applied != fetched.index:
-            complete.incoming.close()
-            return self.fetcher.refuse(f"it is applied up to {applied}, and was announced as {fetched.index}")
-        self._environment.commit()
-        self._giver.close()
-        journal.prepare(complete.incoming, fetched.index, fetched.index_term)
-        self._environment.replace(complete.incoming)
-        journal.load()
-        self._check_level(journal.applied_configuration)
-        self.engine.restart_at(fetched.index)
-        self._guard.reconcile()
-        self._proposals.forget_log()
-        self._comparison.restart()
-        self._announced = journal.applied
-        self._removed = self._is_removed()
-        self._state_machine.installed()
-        return None
-
+    # ---- the log behind the state
     def _trim(self) -> None:
-        """In ticks that write anyway."""
-        if self.journal.applied != self._announced:
+        """In ticks that write anyway; what is to be forgotten, in the next ones."""
+        if self._applying.has_news or self.journal.forgetting:
             flow = self._flow
             self.journal.trim(flow.log_entries, flow.log_bytes, flow.trim_entries, self._needed_index())
 
     def _needed_index(self) -> int:
         """The log from here on is needed behind states that are on their way to somebody."""
-        alive = self.alive()
-        fetching = [report.fetching for peer, (report, _) in self.reports.items() if report.fetching and peer in alive]
-        return min([self._giver.oldest_index(), *fetching])
+        return min([self.recovery.giver.oldest_index(), *self.reports.fetching()])
 
     # ---- what the others are told, and what they tell
     def _report(self) -> None:
-        now = self._now()
-        if now >= self._report_at:
-            self._report_at = now + REPORT_S
-            comparison, applied = self._comparison, self.journal.applied
-            report = m.Report(applied, self._level, comparison.index, comparison.digest, self.fetcher.coming)
+        if self.reports.is_due():
+            comparison, coming = self._applying.comparison, self.recovery.fetcher.coming
+            report = m.Report(
+                self.journal.applied, self._level, comparison.index, comparison.digest, coming, self.room.has_room
+            )
             for peer in self.others:
                 self._post(peer, report)
 
     def supported_levels(self) -> dict[str, int]:
-        """Of those who were heard a moment ago: who is away may come back with an older release."""
-        reports = {peer: self.reports[peer][0] for peer in self.alive() & self.reports.keys()}
-        return {peer: report.level for peer, report in reports.items()} | {self.id: self._level}
+        return self.reports.levels() | {self.id: self._level}
 
-    def _compare(self) -> None:
-        voters, leader = self._guard.voters, self.engine.leader()
-        if self._comparison.is_wrong(own=self.id, leader=leader, voters=voters, is_majority=self._guard.is_majority):
-            self.journal.set_diverged(self._comparison.index)
-            self._environment.commit()
-            raise Diverged(_differs(self._comparison.index))
-
-
-def _removed(record: MemberRecord) -> str:
-    return f"{record.name} was removed from the cluster; its data directory is of no use to it any more"
-
-
-def _differs(index: int) -> str:
-    return f"the state of this member differs from that of the others at log index {index}, although the logs agree"
+    def has_room(self) -> bool:
+        """The leader and a majority of the voters, as far as heard; of itself it knows. The dead count as long as those
+        who live are no majority anyway: else what is written takes the reserve of those who must take it."""
+        without = self.reports.without_room() - {self.id} | (set() if self.room.has_room else {self.id})
+        alive, is_majority = self.voters & self.reports.alive(), self.guard.is_majority
+        majority = is_majority(set((alive if is_majority(set(alive)) else self.voters) - without)) or not self.voters
+        return majority and self.engine.leader() not in without

@@ -11,8 +11,43 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 
+class Damaged(Exception):
+    """A row, or what leads to it, is not what was written. Nothing of it was given out.
+
+    Raised by whatever reads; `table` and `key` may be empty where the damage is not that of one row."""
+
+    def __init__(self, table: str, key: bytes, what: str) -> None:
+        super().__init__(f"table {table or '?'}, key {key[:80]!r}: {what}")
+        self.table, self.key = table, key
+
+
+class CompactionLost(Exception):
+    """The environment was replaced or closed meanwhile, or written to faster than it was copied: nothing is left to do,
+    and nothing was changed."""
+
+
+class Compaction(Protocol):
+    """A second file that takes the place of the first, without its free pages, while writing goes on."""
+
+    def copy(self) -> int:
+        """Copy what was committed and changed since the last copy, at first everything, and make it durable. Long: may
+        run in a worker thread, one at a time. Returns how many rows have changed since it began.
+        Raises CompactionLost, OSError and what a store raises (no room): then call `abandon`."""
+        ...
+
+    def finish(self) -> int:
+        """Copy the rest and take the place, in one durable step, between two transactions. Short after a `copy` that
+        returned little. Returns the bytes given back to the file system, without what was
+        set aside. Raises as `copy`."""
+        ...
+
+    def abandon(self) -> None:
+        """What was copied is deleted."""
+        ...
+
+
 class Reader(Protocol):
-    """One consistent view of all tables."""
+    """One consistent view of all tables. What it reads is checked: raises Damaged."""
 
     def get(self, table: str, key: bytes) -> bytes | None: ...
 
@@ -37,7 +72,7 @@ class Transaction(Reader, Protocol):
 
 
 class Environment(Protocol):
-    """Used by one thread, but for `sync`."""
+    """Used by one thread, but for `sync` and `Compaction.copy`."""
 
     @property
     def tables(self) -> tuple[str, ...]: ...
@@ -50,6 +85,10 @@ class Environment(Protocol):
         """Make the open transaction durable (synced) and visible; nothing to do if none was begun."""
         ...
 
+    def abort(self) -> None:
+        """The open transaction, if any, is lost."""
+        ...
+
     def snapshot(self) -> AbstractContextManager[Reader]:
         """The last committed state. Stays as it is while commits and a replacement go on; a disk keeps what it shows
         until it ends, so a long one (a minute) costs space."""
@@ -57,6 +96,20 @@ class Environment(Protocol):
 
     def size_bytes(self, table: str) -> int:
         """About what the table takes, without walking it: in the open transaction, else in the last commit."""
+        ...
+
+    def headroom_bytes(self) -> int:
+        """About how much more can be written before the disk (or the map) is full: free pages of the file, what is set
+        aside for it, and what is free on its file system. Cheap enough for once a second."""
+        ...
+
+    def set_aside(self, size_bytes: int) -> None:
+        """Let the file system keep that much for this environment beyond what it uses now, where it has it: nobody else
+        can take it. Called again as the file grows."""
+        ...
+
+    def compaction(self) -> Compaction:
+        """Begin to rewrite this environment without its free pages; one at a time: one begun before is abandoned."""
         ...
 
     def incoming(self) -> Environment:

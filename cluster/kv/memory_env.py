@@ -9,9 +9,10 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from cluster.kv.api import Environment
+from cluster.kv.api import CompactionLost, Damaged, Environment
 
 KEY_BYTES = 511  # as LMDB
+CAPACITY_BYTES = 64 * 1024**3
 
 
 class _Table:
@@ -20,11 +21,13 @@ class _Table:
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
         self.keys: list[bytes] = []
+        self.damaged: set[bytes] = set()
         self.size_bytes = 0
 
     def copy(self) -> _Table:
         copy = _Table()
         copy.rows, copy.keys, copy.size_bytes = self.rows.copy(), self.keys.copy(), self.size_bytes
+        copy.damaged = self.damaged.copy()
         return copy
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -35,9 +38,11 @@ class _Table:
                 insort(self.keys, key)
         self.size_bytes += _size_bytes(key, value) - _size_bytes(key, self.rows.get(key))
         self.rows[key] = value
+        self.damaged.discard(key)
 
     def delete(self, key: bytes) -> None:
         value = self.rows.pop(key, None)
+        self.damaged.discard(key)
         if value is not None:
             self.size_bytes -= _size_bytes(key, value)
             del self.keys[bisect_left(self.keys, key)]
@@ -78,6 +83,8 @@ class MemoryReader:
         self._tables = tables
 
     def get(self, table: str, key: bytes) -> bytes | None:
+        if key in self._tables[table].damaged:
+            raise Damaged(table, key, "damaged by a test")
         return self._tables[table].rows.get(key)
 
     def scan(
@@ -123,19 +130,24 @@ class MemoryTransaction(MemoryReader):
 
     def get(self, table: str, key: bytes) -> bytes | None:
         changed = self._overlays[table].rows
-        return changed[key] if key in changed else self._tables[table].rows.get(key)
+        return changed[key] if key in changed else super().get(table, key)
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         if not 1 <= len(key) <= KEY_BYTES:
             raise ValueError(f"a key of {len(key)} bytes; LMDB takes 1 to {KEY_BYTES}")
-        self._overlays[table].put(key, self.get(table, key), bytes(value))
+        self._overlays[table].put(key, self._unread(table, key), bytes(value))
 
     def delete(self, table: str, key: bytes) -> bool:
-        before = self.get(table, key)
+        before = self._unread(table, key)
         if before is None:
             return False
         self._overlays[table].put(key, before, None)
         return True
+
+    def _unread(self, table: str, key: bytes) -> bytes | None:
+        """Damaged or not: who writes does not read."""
+        changed = self._overlays[table].rows
+        return changed[key] if key in changed else self._tables[table].rows.get(key)
 
     def count(self, table: str) -> int:
         return super().count(table) + self._overlays[table].count
@@ -169,14 +181,42 @@ class _Version(dict[str, _Table]):
         return version
 
 
+class MemoryCompaction:
+    """There is nothing to gain in memory: it only ends, and is lost, as one on a disk."""
+
+    def __init__(self) -> None:
+        self._is_copied = self._is_lost = False
+
+    def copy(self) -> int:
+        self._check()
+        self._is_copied = True
+        return 0
+
+    def finish(self) -> int:
+        self._check()
+        assert self._is_copied, "nothing was copied"
+        self._is_lost = True
+        return 0
+
+    def abandon(self) -> None:
+        self._is_lost = True
+
+    def _check(self) -> None:
+        if self._is_lost:
+            raise CompactionLost("the environment was replaced or closed, or this compaction has ended")
+
+
 class MemoryEnvironment:
     """`crash()` is a power loss: the open transaction and the incoming environment are gone, what was committed
-    stays. A subclass may fail before or after `commit` and `replace`: each is one durable step."""
+    stays. A subclass may fail before or after `commit` and `replace`: each is one durable step.
+    `capacity_bytes` is what headroom is reckoned from; nothing is refused beyond it."""
 
     def __init__(self, tables: Iterable[str]) -> None:
         self._tables = _Version({name: _Table() for name in tables})
         self._transaction: MemoryTransaction | None = None
         self._incoming: MemoryEnvironment | None = None
+        self._compaction: MemoryCompaction | None = None
+        self.capacity_bytes = CAPACITY_BYTES
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -192,6 +232,9 @@ class MemoryEnvironment:
             self._tables = self._tables.after(self._transaction)
             self._transaction = None
 
+    def abort(self) -> None:
+        self._transaction = None
+
     @contextmanager
     def snapshot(self) -> Iterator[MemoryReader]:
         shown = self._tables
@@ -206,6 +249,27 @@ class MemoryEnvironment:
             return self._transaction.size_bytes(table)
         return self._tables[table].size_bytes
 
+    def headroom_bytes(self) -> int:
+        return max(0, self.capacity_bytes - sum(table.size_bytes for table in self._tables.values()))
+
+    def set_aside(self, size_bytes: int) -> None: ...
+
+    def damage(self, table: str, key: bytes) -> None:
+        """This committed row cannot be read any more, until it is overwritten or deleted, or all is replaced."""
+        assert key in self._tables[table].rows, "no such row"
+        self._tables[table].damaged.add(key)
+
+    def compaction(self) -> MemoryCompaction:
+        """One begun before is abandoned."""
+        self._lose_compaction()
+        self._compaction = MemoryCompaction()
+        return self._compaction
+
+    def _lose_compaction(self) -> None:
+        if self._compaction is not None:
+            self._compaction.abandon()
+            self._compaction = None
+
     def incoming(self) -> MemoryEnvironment:
         self._incoming = MemoryEnvironment(self.tables)
         return self._incoming
@@ -218,9 +282,11 @@ class MemoryEnvironment:
         assert self._transaction is None, "a transaction is open"
         assert incoming._transaction is None, "a transaction of the incoming environment is open"
         assert not incoming._tables.snapshots, "a snapshot of the incoming environment is open"
+        self._lose_compaction()
         self._tables, self._incoming = incoming._tables, None
 
     def crash(self) -> None:
+        self._lose_compaction()
         self._transaction = self._incoming = None
 
     def close(self) -> None:

@@ -209,7 +209,7 @@ async def test_observers_follow_in_a_chain_and_are_cut_off_with_what_they_have(c
     await cluster.start("e/1", join=["d/1"])
     await admitted(cluster, "e/1")
     member = cluster.members["e/1"]
-    await until(lambda: member._replica.source.id == "d/1", "the source it prefers")
+    await until(lambda: member._replica.recovery.source.id == "d/1", "the source it prefers")
     for number in range(30):
         await cluster.propose("e/1", b"%d" % number)
     await alike(cluster)

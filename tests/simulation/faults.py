@@ -7,6 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster import membership
+from cluster.limits import RESERVE_BYTES, ROOM_LOOK_S
+from tests.simulation.state import STATE
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -160,6 +162,26 @@ def full_disk(world: World) -> None:
     world.after(_lasting(world), partial(_give_space, world, name))
 
 
+def no_room(world: World) -> None:
+    """What can be written shrinks below the reserve, or to nothing: the member says so, and lives."""
+    name = world.rng.choice(world.present())
+    left_bytes = world.rng.choice([0, 0, RESERVE_BYTES // 2])
+    world.note(f"the disk of {name} has room for {left_bytes} bytes")
+    world.disks[name].give_room(left_bytes)
+    world.after(_lasting(world) + ROOM_LOOK_S, world.disks[name].give_room)
+
+
+def rot(world: World) -> None:
+    """A row of the state of one member is not what was written. Others keep a majority whole: nobody else could bring
+    them further than what this member has applied."""
+    name = world.rng.choice(world.present())
+    disk = world.disks[name]
+    if (rows := disk.state_rows()) and _can_do_without(world, name):
+        key = world.rng.choice([b"state", world.rng.choice(rows)])
+        world.note(f"row {key.decode()} of the state of {name} rots")
+        disk.damage(STATE, key)
+
+
 def _give_space(world: World, name: str) -> None:
     if world.disks[name].is_full:
         world.disks[name].is_full = False
@@ -192,13 +214,14 @@ def admit(world: World) -> None:
 
 def _risk(world: World, chance: float) -> bool:
     """A forced change may stop all writes for good where a disk is lost: nobody is to blame then."""
-    return world.rng.random() < chance and not world.lost
+    return world.rng.random() < chance and not world.lost and not world.rotten()
 
 
 def remove(world: World) -> None:
-    """A member is to go: first one whose disk is lost."""
+    """A member is to go: first one whose disk is lost. Not while the state of another one has to be replaced: those who
+    stay could not do without it."""
     at = _any_live(world)
-    if at is None:
+    if at is None or world.rotten():
         return
     ids = sorted(world.live[at].replica.configuration.ids)
     lost = [id for id in ids if id in world.gone]
@@ -212,21 +235,24 @@ def transfer(world: World) -> None:
 
 
 def lose_disk(world: World) -> None:
-    """For ever; only where every configuration that may count keeps a majority of others, also if this one is being
-    promoted."""
+    """For ever."""
     name = world.rng.choice(world.present())
+    if _can_do_without(world, name):
+        world.note(f"the disk of {name} is lost")
+        world.lost.add(name)
+        world.end(name)
+
+
+def _can_do_without(world: World, name: str) -> bool:
+    """Whether every configuration that may count keeps a majority of others, also if this one is being promoted."""
     if set(world.present()) - world.live.keys():
-        return  # who is down may know another configuration
+        return False  # who is down may know another configuration
     if any(process.is_asked_to_change() for process in world.live.values()):
-        return  # forced, perhaps, although this disk would be missed then
+        return False  # forced, perhaps, although this disk would be missed then
+    missing = world.gone | world.rotten() | {name}
     journals = [process.replica.journal for process in world.live.values()]
-    for configuration in [each for one in journals for each in (one.configuration, one.applied_configuration)]:
-        voters = configuration.voters | {name}
-        if 2 * len(voters & (world.gone | {name})) >= len(voters):
-            return
-    world.note(f"the disk of {name} is lost")
-    world.lost.add(name)
-    world.end(name)
+    voters = [each.voters | {name} for one in journals for each in (one.configuration, one.applied_configuration)]
+    return all(2 * len(ids & missing) < len(ids) for ids in voters)
 
 
 MOST_PROCESSES, MOST_VOTERS = 20, 7
@@ -245,6 +271,8 @@ RATES: dict[Fault, float] = {
     hand_over: 0.15,
     slow_disk: 0.15,
     full_disk: 0.08,
+    no_room: 0.08,
+    rot: 0.4,
     join: 0.08,
     admit: 0.6,
     remove: 0.2,

@@ -29,20 +29,17 @@ class Shown:
 
 
 SHOWN = {
-    "sync": Shown(12, "two leaders"),
+    "sync": Shown(6, "two leaders"),
     "clamp": Shown(35, "states diverge"),
-    "readnoop": Shown(13, "stale read"),
-    "readround": Shown(13, "stale read"),
-    "heartbeat": Shown(68, "states diverge"),
+    "readnoop": Shown(15, "stale read"),
+    "readround": Shown(68, "stale read"),
+    "heartbeat": Shown(35, "states diverge"),
     "withdraw": Shown(0, "not attempted, and applied"),
     "unanswered": Shown(0, "not attempted, and applied"),
-    "calls": Shown(49, "write lost or repeated"),
     "appended": Shown(10, "not converged"),
-    "barrier": Shown(17, "not converged"),
-    "skip": Shown(7, "not converged", stalls=True),
-    "committed": Shown(31, "n2 fell over", stalls=True),
-    "progress": Shown(1, "not converged", stalls=True),
-    "silence": Shown(11, "calls without an answer", stalls=True),
+    "barrier": Shown(70, "not converged"),
+    "skip": Shown(14, "not converged", stalls=True),
+    "progress": Shown(128, "not converged", stalls=True),
 }
 
 

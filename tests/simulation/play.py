@@ -10,7 +10,7 @@ from cluster.limits import FLOW, LOCAL
 from tests.simulation.checkers import Violation
 from tests.simulation.faults import RATES, Fault
 from tests.simulation.network import between
-from tests.simulation.state import read_state
+from tests.simulation.state import Counting, Purging, read_state
 from tests.simulation.world import NARROW, SHORT, Setting, World
 
 FAULTS_S, HEAL_S, WRITE_S = 20.0, 10.0, 10.0  # with faults, to converge without load, and again with it
@@ -48,7 +48,9 @@ def setting_of(seed: int, voters: int) -> Setting:
     that some dozens of entries fill."""
     rng = Random(f"setting {seed}")
     setting = Setting(voters=voters, flow=rng.choice([NARROW, SHORT, FLOW]), sync_s=rng.choice([0.0005, 0.002, 0.01]))
-    return setting if rng.random() < 0.5 else replace(setting, delay=NEAR, timing=LOCAL)
+    if rng.random() >= 0.5:
+        setting = replace(setting, delay=NEAR, timing=LOCAL)
+    return replace(setting, machine=rng.choice([Counting, Counting, Purging]))
 
 
 def mix_of(seed: int) -> Mix:
@@ -124,6 +126,8 @@ class Run:
             world.advance(WRITE_EVERY_S)
         world.until(lambda: world.converged() and not clients.unanswered(), end_s - world.now_s, "not at rest again")
         for name in world.members():
+            if world.live[name].replica.journal.forgetting:
+                raise Violation(f"{name} still holds what is to be forgotten: {world.describe()}")
             with world.disks[name].snapshot() as snapshot:
                 generation, digest = read_state(snapshot)
                 checkers.survivors(generation)

@@ -12,12 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cluster import messages as m
-from cluster.api import Diverged, MemberRemoved
+from cluster.api import DataDamaged, Diverged, MemberRemoved
 from cluster.configuration import MemberRecord
 from cluster.handshake import judge
 from cluster.journal import TABLES
 from cluster.kv.api import Environment
-from cluster.kv.memory_env import MemoryEnvironment
+from cluster.kv.memory_env import CAPACITY_BYTES, MemoryEnvironment
 from cluster.limits import TIMER_SLACK_S
 from cluster.membership import Candidate
 from cluster.replica import Replica
@@ -50,6 +50,16 @@ class Disk(MemoryEnvironment):
         self.crash_at = ""
         self.slow_s = 0.0
         self.is_full = False
+
+    def give_room(self, capacity_bytes: int = CAPACITY_BYTES) -> None:
+        self.capacity_bytes = capacity_bytes
+
+    def state_rows(self) -> list[bytes]:
+        return list(self._tables[STATE].keys)
+
+    @property
+    def rotten_rows(self) -> set[bytes]:
+        return self._tables[STATE].damaged
 
     @property
     def is_dirty(self) -> bool:
@@ -199,6 +209,12 @@ class Process:
                 step()
             self._drain()
 
+    def scrub(self) -> None:
+        """Damage that nothing has met so far is found."""
+        self.world.note(f"{self.name} is scrubbed")
+        self._enter()
+        self.replica.damage.mark("found by a scrub")
+
     def jump(self, ahead_s: float) -> None:
         self.clock_ahead_s += ahead_s
         self._arm()
@@ -229,6 +245,9 @@ class Process:
         except DiskFull:
             self.world.note(f"{self.name} ends: its disk is full")
             self.world.stop(self.name)
+        except DataDamaged as why:
+            self.world.note(f"{self.name} ends: {why}")
+            self.world.stop(self.name)
         except MemberRemoved:
             self.removed()
         except Diverged as why:
@@ -238,7 +257,7 @@ class Process:
     def _run(self, half: Callable[[], object]) -> None:
         try:
             half()
-        except (Crash, DiskFull, Diverged, MemberRemoved, Violation):
+        except (Crash, DataDamaged, DiskFull, Diverged, MemberRemoved, Violation):
             raise
         except Exception as error:
             raise Violation(f"{self.name} fell over: {error!r}") from error
@@ -299,18 +318,21 @@ class Process:
         return journal.applied, journal.applied_configuration.ids
 
     def is_level(self) -> tuple[int, bytes, bool]:
-        """How far it has applied and to what, and whether that is all it has, on its disk."""
+        """How far it has applied and to what, and whether that is all it has, on its disk, undamaged."""
         journal = self.replica.journal
-        return journal.applied, journal.digest, journal.applied == journal.last and not self.disk.is_dirty
+        is_all = journal.applied == journal.last and not self.disk.is_dirty and not journal.damaged
+        return journal.applied, journal.digest, is_all
 
     def describe(self) -> str:
         engine, journal = self.replica.engine, self.replica.journal
         replica = self.replica
         role = "leads" if engine.leads() else f"follows {engine.leader() or 'nobody'}"
         if not replica.votes:
-            role += f", an observer of {replica.source.id or 'nobody'}"
-        if replica.fetcher.wanted:
-            role += f", fetching {replica.fetcher.describe()}"
+            role += f", an observer of {replica.recovery.source.id or 'nobody'}"
+        if replica.recovery.in_repair:
+            role = "is in repair"
+        if replica.recovery.fetcher.wanted:
+            role += f", fetching {replica.recovery.fetcher.describe()}"
         ends = f"log {journal.first}..{journal.last} committed {engine.commit_index()} applied {journal.applied}"
         return f"{self.name} {role} in term {engine.term()}, {ends}"
 

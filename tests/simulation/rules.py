@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FunctionType
 
+from cluster.applying import Applying
 from cluster.configuration import Configuration
+from cluster.damage import Damage
 from cluster.governor import Governor
 from cluster.guards import Guard
 from cluster.journal import Journal
 from cluster.progress import Progress
 from cluster.proposals import Proposals
 from cluster.reads import Reads, Rounds
+from cluster.recovery import Recovery
 from cluster.replica import Replica
 from cluster.tail import Source
 
@@ -105,19 +108,47 @@ RULES = {
     ),
     "retain": Rule(
         "a fetched state never replaces a log that holds its last entry",
-        *(Replica, "_install", "if journal.holds(fetched.index, fetched.index_term):", "if False:"),
+        *(Recovery, "install", "or journal.holds(fetched.index, fetched.index_term)", ""),
     ),
     "installterm": Rule(
         "a fetched state brings its sender's term along",
-        *(Replica, "_install", "if fetched.term > self.engine.term():", "if False:"),
+        *(Recovery, "install", "if fetched.term > engine.term():", "if False:"),
     ),
     "installnewer": Rule(
         "a fetched state at or below the commit index is dropped",
-        *(Replica, "_install", "fetched.index <= self.engine.commit_index()", "False"),
+        *(Recovery, "_is_needed", " and complete.fetched.index > engine.commit_index()", ""),
+    ),
+    "torn": Rule(
+        "of a tick that met damage nothing is kept but the mark",
+        *(Damage, "mark", "self._environment.abort()", "pass"),
+    ),
+    "inrepair": Rule(
+        "a member in repair answers nothing and takes no entries",
+        *(Replica, "_receive", "case _ if self.recovery.in_repair:", "case _ if False:"),
+    ),
+    "atrest": Rule(
+        "a member in repair never campaigns",
+        *(Replica, "advance", "if not self.recovery.in_repair:", "if True:"),
+    ),
+    "asnew": Rule(
+        "a state that repairs is at least as new as the damaged one",
+        *(Recovery, "tick", "self.fetcher.want(replica.journal.applied)", "self.fetcher.want(1)"),
+    ),
+    "keeprest": Rule(
+        "what follows the state that repairs stays in the log",
+        *(Recovery, "install", "keep_rest=held", "keep_rest=False"),
+    ),
+    "room": Rule(
+        "a follower whose disk is nearly full takes no entries",
+        *(Guard, "_on_append", "if beyond and not self._takes_entries():", "if False:"),
+    ),
+    "start": Rule(
+        "it takes the entry that starts a term",
+        *(Guard, "_on_append", "entry != NO_OP for", "True for"),
     ),
     "lifesign": Rule(
         "a peer that fetches a state answers every heartbeat",
-        *(Guard, "_on_heartbeat", "self._reply(peer, 1, success=False, reset=False)", "pass"),
+        *(Guard, "_live", "self._reply(peer, 1, success=False, reset=False)", "pass"),
     ),
     "readnoop": Rule(
         "reads wait for a committed entry of the leader's own term",
@@ -172,11 +203,11 @@ RULES = {
     ),
     "tailed": Rule(
         "who votes takes entries from a leader only",
-        *(Replica, "_on_tailed", "if not self.tails or not", "if not"),
+        *(Recovery, "on_tailed", "if not replica.tails or not", "if not"),
     ),
     "compare": Rule(
         "a member whose state differs from the others' ends",
-        *(Replica, "_compare", "if self._comparison.is_wrong(", "if False and self._comparison.is_wrong("),
+        *(Applying, "compare", "if self.comparison.is_wrong(", "if False and self.comparison.is_wrong("),
     ),
     "removed": Rule(
         "a removed member is told so when it connects, and ends",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from cluster import membership
 from cluster import messages as m
@@ -121,8 +122,8 @@ def fetches_alone(world: World) -> None:
     world.until(lambda: behind in world.live, 1.0, "it stays down")
     world.stop(gone, down_s=LONG_S)
     term = max(world.checkers.leaders)
-    world.until(lambda: bool(world.live[behind].replica.fetcher.wanted), 2.0, "it fetches nothing")
-    world.until(lambda: not world.live[behind].replica.fetcher.wanted, 20.0, "it fetches for ever")
+    world.until(lambda: bool(world.live[behind].replica.recovery.fetcher.wanted), 2.0, "it fetches nothing")
+    world.until(lambda: not world.live[behind].replica.recovery.fetcher.wanted, 20.0, "it fetches for ever")
     undisturbed(world, leader, term)
 
 
@@ -257,6 +258,53 @@ def removed_while_away(world: World) -> None:
         raise Violation(f"removed and still there: {away}")
 
 
+def repaired_from_behind(world: World) -> None:
+    """A write is acknowledged by the leader and one other, which does not know that, and whose state has to be replaced
+    by that of the third, who has not heard of the write. Then the leader is gone."""
+    leader, one, third = elected(world)
+    write(world, [leader], 0.2)
+    world.until(world.converged, 5.0, "not converged")
+    cut(world, third, [leader, one])
+    send, appends = world.network.send, list[m.Message]()
+
+    def losing(sender: str, receiver: str, frame: bytes) -> None:
+        message = m.decode_message(frame[4:])
+        if (sender, receiver) == (leader, one) and isinstance(message, m.Append | m.Heartbeat):
+            if appends:
+                return
+            if isinstance(message, m.Append) and message.entries:
+                appends.append(message)
+        send(sender, receiver, frame)
+
+    world.network.send = losing  # type: ignore[method-assign]
+    before = world.checkers.writes
+    world.clients.write(leader)
+    world.until(lambda: world.checkers.writes > before, 1.0, "not written", step_s=0.001)
+    world.stop(leader, down_s=LONG_S)
+    world.network.send = send  # type: ignore[method-assign]
+    world.live[one].scrub()
+    world.stop(one, down_s=0.0)
+    world.network.mend(one, third)
+    world.until(lambda: bool(world.leaders()), 10.0, "no leader")
+    write(world, [one, third], 1.0)
+
+
+def read_without_room(world: World) -> None:
+    """No disk has any room, and another leader is elected: everything that was written can still be read."""
+    members = elected(world)
+    write(world, members, 0.2)
+    world.until(world.converged, 5.0, "not converged")
+    for name in members:
+        world.disks[name].give_room(0)
+    world.advance(1.0)
+    world.stop(world.leaders()[0], down_s=0.5)
+    world.advance(3.0)
+    served: list[str] = []
+    for leader in world.leaders():
+        world.live[leader].replica.read(partial(served.append, leader))
+    world.until(lambda: bool(served), 5.0, "nothing is read")
+
+
 NARROWER = Flow(append_bytes=100, window_bytes=600, chunk_bytes=100, log_entries=40, trim_entries=20, digest_every=8)
 
 # By rule.
@@ -266,6 +314,8 @@ SCENARIOS = {
     "hint": Scenario(1, Setting(delay=FAR), long_conflict, "not converged"),
     "needed": Scenario(1, Setting(delay=FAR, flow=NARROWER), fetch_under_load, "left behind"),
     "lifesign": Scenario(1, Setting(delay=FAR, flow=NARROWER), fetches_alone, "a healthy leader is deposed"),
+    "start": Scenario(1, Setting(delay=NEAR, timing=LOCAL), read_without_room, "nothing is read"),
+    "keeprest": Scenario(1, Setting(delay=NEAR, timing=LOCAL), repaired_from_behind, "logs diverge"),
     "lowterm": Scenario(1, Setting(delay=NEAR, timing=LOCAL), lost_campaign, "not converged"),
     "onechange": Scenario(1, Setting(delay=NEAR, timing=LOCAL), two_removals, "logs diverge"),
     "owncommit": Scenario(1, Setting(4, delay=NEAR, timing=LOCAL), two_majorities, "logs diverge"),

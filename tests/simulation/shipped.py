@@ -36,12 +36,14 @@ class KeptJournal(MemoryJournal):
 class PerfectDisk:
     """What the world asks of a disk; a crash loses nothing."""
 
-    crash_at, slow_s, is_full = "", 0.0, False
+    crash_at, slow_s, is_full, rotten_rows = "", 0.0, False, ()
 
     def __init__(self) -> None:
         self.journal = KeptJournal()
 
     def crash(self) -> None: ...
+
+    def give_room(self) -> None: ...
 
 
 class Wire(Transport):

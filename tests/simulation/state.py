@@ -7,6 +7,7 @@ from tests.simulation.checkers import Checkers
 
 STATE = "state"
 ROWS = 40  # of the newest commands, so that a state takes some chunks
+PURGE_EVERY = 150  # commands
 
 
 class Counting:
@@ -20,11 +21,22 @@ class Counting:
         transaction.put(STATE, b"row %02d" % (generation % ROWS), command)
         transaction.put(STATE, b"state", generation.to_bytes(8, "big") + digest)
         self._checkers.applied(self._name, generation, command, digest)
+        self.generation = generation
         return generation.to_bytes(8, "big")
 
     def committed(self) -> None: ...
 
+    def forget_log(self) -> bool:
+        return False
+
     def installed(self) -> None: ...
+
+
+class Purging(Counting):
+    """Now and then what was applied is to leave the logs."""
+
+    def forget_log(self) -> bool:
+        return self.generation % PURGE_EVERY == 0
 
 
 def read_state(reader: Reader) -> tuple[int, bytes]:

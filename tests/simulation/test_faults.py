@@ -113,3 +113,69 @@ def test_a_power_loss_takes_what_was_under_way(world: World) -> None:
     world.advance(0.01)
     assert world.network.trace.hexdigest() == delivered
     world.until(lambda: len(world.live) == 3 and world.converged(), 10.0, "not converged")
+
+
+def test_a_row_that_rots_ends_the_member_which_then_gets_a_state(world: World) -> None:
+    clients = Clients(world)
+    for name in world.names:
+        clients.write(name)
+    world.until(lambda: world.converged() and world.checkers.writes == 3, 2.0, "nothing is written")
+    while not any(b"state" in world.disks[name].rotten_rows for name in world.names):
+        faults.rot(world)
+        world.advance(0.1)
+        faults.rot(world)  # of another one: too many
+        assert len(world.rotten()) <= 1
+        if not any(b"state" in world.disks[name].rotten_rows for name in world.names):
+            world.heal()
+            world.until(world.converged, 20.0, "not converged")
+    (rotten,) = world.rotten()
+    clients.write(next(name for name in world.names if name != rotten))
+    world.until(lambda: rotten not in world.live, 1.0, "it goes on", step_s=0.01)
+    assert seen(world, f"{rotten} ends: table state, key b'state'")
+    world.until(lambda: rotten in world.live, 5.0, "it stays down", step_s=0.01)
+    assert world.live[rotten].replica.recovery.in_repair
+    world.until(world.converged, 10.0, "it is not repaired")
+    assert not world.rotten()
+
+
+def test_a_member_without_room_takes_no_entries_lives_and_catches_up(world: World) -> None:
+    (leader,) = world.leaders()
+    full = next(name for name in world.names if name != leader)
+    process, clients = world.live[full], Clients(world)
+    world.disks[full].give_room(0)
+    world.advance(2.0)
+    last = process.replica.journal.last
+    for _ in range(20):
+        clients.write(leader)
+        world.advance(0.1)
+    assert (process.replica.journal.last, world.checkers.writes) == (last, 20)
+    assert not world.live[leader].replica.reports.of(full).has_room
+    world.disks[full].give_room()
+    world.until(world.converged, 5.0, "it does not catch up")
+    assert world.live[full] is process
+
+
+def test_three_members_without_room_lose_nothing_and_go_on(world: World) -> None:
+    clients = Clients(world)
+    before = dict(world.live)
+    for disk in world.disks.values():
+        disk.give_room(0)
+    world.advance(2.0)
+    for _ in range(10):
+        clients.write(world.rng.choice(world.names))
+        world.advance(0.5)
+    assert (world.checkers.writes, world.live) == (0, before)
+    assert not any(process.replica.has_room() for process in world.live.values())
+    for disk in world.disks.values():
+        disk.give_room()
+    world.until(lambda: world.checkers.writes == 10 and world.converged(), 10.0, "they do not go on")
+    assert world.live == before
+
+
+def test_a_leader_without_room_is_followed_by_one_that_has_some(world: World) -> None:
+    (leader,) = world.leaders()
+    world.disks[leader].give_room(0)
+    world.until(lambda: world.leaders() not in ([leader], []), 5.0, "it leads on")
+    clients = Clients(world)
+    clients.write(leader)
+    world.until(lambda: world.checkers.writes == 1, 2.0, "it takes no writes")

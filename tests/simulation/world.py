@@ -161,6 +161,10 @@ class World:
         _, ids = max(known, key=lambda each: each[0])
         return [name for name in self.present() if name in ids]
 
+    def rotten(self) -> set[str]:
+        """Who has damage in its state, found or not."""
+        return {name for name in self.present() if self.disks[name].rotten_rows}
+
     def leaders(self) -> list[str]:
         return [name for name in self.names if name in self.live and self.live[name].leads()]
 
@@ -170,11 +174,15 @@ class World:
         for name in self.present():
             disk = self.disks[name]
             disk.crash_at, disk.slow_s, disk.is_full = "", 0.0, False
+            disk.give_room()
             if name in self.live:
                 self.live[name].sends_left = -1
                 self.live[name].resume()
         for name in self.present():
             self.start(name)
+        for name in sorted(self.rotten()):
+            self.live[name].scrub()
+            self.stop(name, down_s=0.0)
         self.network.heal()
 
     def converged(self) -> bool:

@@ -62,6 +62,7 @@ class Appending:
     def __init__(self) -> None:
         self.commits = self.installs = 0
         self.levels: list[int] = []  # of each command
+        self.forgets = False
 
     def apply(self, transaction: Transaction, command: bytes, level: int) -> bytes:
         self.levels.append(level)
@@ -73,6 +74,9 @@ class Appending:
 
     def committed(self) -> None:
         self.commits += 1
+
+    def forget_log(self) -> bool:
+        return self.forgets
 
     def installed(self) -> None:
         self.installs += 1

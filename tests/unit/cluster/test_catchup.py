@@ -16,7 +16,7 @@ from cluster.configuration import NOBODY, Configuration
 from cluster.entries import NO_OP, pack, pack_configuration
 from cluster.journal import APPLIED, LOG, META, OWN, TABLES
 from cluster.kv.memory_env import MemoryEnvironment
-from cluster.limits import FETCH_RETRY_S, FETCH_SILENCE_S, SNAPSHOT_IDLE_S, Flow
+from cluster.limits import FETCH_LOST_S, FETCH_RETRY_S, FETCH_SILENCE_S, SNAPSHOT_IDLE_S, Flow
 from tests.unit.cluster.engine_bench import TIMING
 from tests.unit.cluster.replica_bench import STATE, Disk, ReplicaBench, Sent, configured, of_type, sent_to
 
@@ -69,9 +69,9 @@ class State:
         return sent
 
 
-def behind(bench: ReplicaBench, first_index: int = 8, term: int = 1) -> list[Sent]:
+def behind(bench: ReplicaBench, first_index: int = 8, term: int = 1, leader: str = "b") -> list[Sent]:
     """The leader's log starts at `first_index`."""
-    return bench.tick(("b", m.Heartbeat(1, term, 12, first_index)))
+    return bench.tick((leader, m.Heartbeat(1, term, 12, first_index)))
 
 
 def dump(environment: MemoryEnvironment, *tables: str) -> list[tuple[str, bytes, bytes]]:
@@ -213,8 +213,17 @@ def test_before_the_first_apply_there_is_nothing_to_give(at_least: int) -> None:
 def test_strangers_are_given_nothing() -> None:
     bench = full_leader()
     bench.replica.connected("x")
-    for message in (m.Fetch(1), m.FetchRows(1, None), m.Tail(2), m.Propose(1, b"x"), m.ReadRequest(1)):
+    for message in (m.Fetch(1), m.FetchRows(1, None), m.Tail(2)):
         assert bench.answers(message, sender="x") == []
+    assert bench.last == 7
+
+
+def test_strangers_are_told_that_their_calls_are_not_taken() -> None:
+    """One of them may have been a member when it made them, by an admission that was undone, and become one again."""
+    bench = full_leader()
+    bench.replica.connected("x")
+    assert bench.answers(m.Propose(1, b"x"), sender="x") == [m.Proposed(1, False, b"")]
+    assert bench.answers(m.ReadRequest(2), sender="x") == [m.ReadIndex(2, 0)]
     assert bench.last == 7
 
 
@@ -231,10 +240,10 @@ def test_what_nobody_goes_on_with_is_let_go_together_with_the_log_behind_it() ->
     bench = full_leader()
     (fetched,) = bench.answers(m.Fetch(3), sender="d")
     assert isinstance(fetched, m.Fetched)
-    assert bench.replica._giver.oldest_index() == 7
+    assert bench.replica.recovery.giver.oldest_index() == 7
     assert bench.replica.next_wakeup() <= bench.clock.now_s + SNAPSHOT_IDLE_S
     bench.pass_s(SNAPSHOT_IDLE_S + 1, "b", "c")
-    assert bench.replica._giver.oldest_index() > 10**9
+    assert bench.replica.recovery.giver.oldest_index() > 10**9
     assert of_type(m.FetchedRows, bench.tick(("d", m.FetchRows(fetched.snapshot, None)))) == [
         ("d", m.FetchedRows(fetched.snapshot, None))
     ]
@@ -269,7 +278,16 @@ def test_a_heartbeat_from_behind_the_commit_index_is_answered_and_starts_a_fetch
     assert (peer in "bc", fetch) == (True, m.Fetch(8))
     assert bench.commit == 1
     assert bench.engine.leader() == "b"
-    assert "nobody has begun" in bench.replica.fetcher.describe()
+    assert "nobody has begun" in bench.replica.recovery.fetcher.describe()
+
+
+def test_another_leader_may_have_more_of_the_log_and_less_of_a_state() -> None:
+    """It commits nothing before this member follows: it has no later state to give."""
+    bench = ReplicaBench()
+    assert [fetch for _, fetch in of_type(m.Fetch, behind(bench, first_index=8))] == [m.Fetch(8)]
+    bench.clock.now_s += FETCH_RETRY_S
+    sent = behind(bench, first_index=5, leader="c", term=2)
+    assert [fetch for _, fetch in of_type(m.Fetch, sent)] == [m.Fetch(5)]
 
 
 def test_a_heartbeat_at_the_commit_index_starts_none() -> None:
@@ -322,7 +340,7 @@ def test_a_fetched_state_becomes_the_own_in_one_step() -> None:
     assert (journal.first, journal.last, journal.applied, bench.commit) == (10, 10, 10, 10)
     assert (journal.term_at(10), journal.digest) == (1, b"d" * 16)
     assert bench.configuration == journal.applied_configuration == configured("abc", "d", level=2)
-    assert bench.replica.fetcher.describe() == ""
+    assert bench.replica.recovery.fetcher.describe() == ""
     assert dump(bench.disk) == dump(state.environment)
 
 
@@ -387,7 +405,7 @@ def test_a_log_that_holds_the_states_last_entry_is_kept() -> None:
     State(index=4).give(bench)
     assert (bench.replica.journal.first, bench.last, bench.commit) == (1, 5, 4)
     assert (bench.state(), bench.machine.installs) == (b"xx", 0)
-    assert bench.replica.fetcher.wanted == 0
+    assert bench.replica.recovery.fetcher.wanted == 0
 
 
 def test_a_log_that_differs_at_the_states_last_entry_is_replaced() -> None:
@@ -453,7 +471,7 @@ def test_readers_wait_for_the_swap_and_see_it() -> None:
 
 def test_a_member_without_a_configuration_fetches_one_and_follows() -> None:
     bench = ReplicaBench(id="d/1", founding=NOBODY)
-    assert (bench.configuration, bench.replica.fetcher.wanted) == (NOBODY, 1)
+    assert (bench.configuration, bench.replica.recovery.fetcher.wanted) == (NOBODY, 1)
     bench.replica.connected("b")
     ((peer, fetch),) = of_type(m.Fetch, bench.tick(after_s=FETCH_RETRY_S))
     assert (peer, fetch) == ("b", m.Fetch(1))
@@ -560,16 +578,21 @@ def test_a_state_nobody_asked_for_or_an_older_one_than_needed_is_not_begun() -> 
     assert bench.tick(("b", State(index=7).fetched())) == []
 
 
-def test_a_silent_source_is_left_for_another() -> None:
+@pytest.mark.parametrize(("lost", "after_s"), [(True, FETCH_LOST_S), (False, FETCH_SILENCE_S)])
+def test_a_silent_source_is_left_for_another(lost: bool, after_s: float) -> None:
+    """Sooner if its connection is lost: it may have been removed."""
     bench, state = ReplicaBench(), State()
     begun(bench, state)
-    bench.replica.disconnected("b")
+    if lost:
+        bench.replica.disconnected("b")
     sent: list[Sent] = []
     while not sent and bench.clock.now_s < 1000.0 + 2 * FETCH_SILENCE_S:
         sent = [event for event in bench.tick(after_s=0.1) if isinstance(event[1], m.Fetch)]
-    assert bench.clock.now_s - 1000.0 == pytest.approx(FETCH_SILENCE_S, abs=0.5)
-    assert sent == [("c", m.Fetch(8))]
-    state.give(bench, "c")
+    assert bench.clock.now_s - 1000.0 == pytest.approx(after_s, abs=0.5)
+    ((source, asked),) = sent
+    assert asked == m.Fetch(8)
+    assert source == "c" or not lost
+    state.give(bench, source)
     assert bench.state() == b"fetched"
 
 
@@ -584,7 +607,7 @@ def test_a_state_that_is_not_needed_any_more_is_dropped_on_its_way() -> None:
     bench, state = ReplicaBench(), State()
     request = begun(bench, state)
     bench.tick(("b", m.Append(2, 1, 8, 1, 0, [(1, NO_OP)] * 7)))
-    assert (bench.commit, bench.replica.fetcher.wanted) == (8, 0)
+    assert (bench.commit, bench.replica.recovery.fetcher.wanted) == (8, 0)
     assert bench.tick(("b", state.rows_after(request.after))) == []
 
 

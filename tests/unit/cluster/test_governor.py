@@ -175,7 +175,7 @@ def test_the_answer_names_the_member_that_was_meant(name: str) -> None:
     [
         (lambda bench: bench.tick(("d", m.Report(2, 1, 0, b""))), ""),
         (lambda bench: bench.pass_s(REPORT_S * REPORTS_ALIVE + 0.1, "b", "c"), "NOT_CAUGHT_UP"),  # it is dead
-        (lambda bench: bench.replica.reports.pop("d"), "NOT_CAUGHT_UP"),
+        (lambda bench: bench.replica.reports._heard.pop("d"), "NOT_CAUGHT_UP"),
     ],
 )
 def test_a_promotion_needs_an_observer_that_lives_and_is_near(
@@ -208,7 +208,7 @@ def test_a_change_that_would_stop_all_writes_needs_force() -> None:
     bench = leader("abc", "d")
     for _ in range(25):  # b answers, but does not say how far it is
         bench.tick(("b", m.AppendReply(0, 1, 2, False, False)), ("d", m.Report(2, 1, 0, b"")), after_s=0.1)
-    assert bench.replica.alive() == {"a", "d"}
+    assert bench.replica.reports.alive() == {"a", "d"}
     bench.change(Promote("d"))
     assert (bench.changed.reason, bench.changed.member) == ("QUORUM_AT_RISK", "d")
     bench.change(Promote("d", force=True))

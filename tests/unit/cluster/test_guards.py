@@ -115,7 +115,7 @@ def test_the_engine_is_told_of_no_commit_beyond_what_was_verified(
     bench: ReplicaBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[int] = []
-    guard = bench.replica._guard
+    guard = bench.replica.guard
     deliver = guard._onMessageReceived
 
     def spy(node: Node, message: dict[str, Any]) -> None:

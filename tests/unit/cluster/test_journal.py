@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from cluster import journal as journal_module
+from cluster.api import DataDamaged
 from cluster.entries import pack_configuration
-from cluster.journal import APPLIED, CONFIGURATIONS, LOG, TABLES, Entries, Journal, applied_in
-from cluster.kv.api import Environment
+from cluster.journal import APPLIED, CONFIGURATIONS, LOG, META, TABLES, Entries, Journal, applied_in
+from cluster.kv.api import Damaged, Environment
 from cluster.kv.lmdb_env import LmdbEnvironment
 from cluster.kv.memory_env import MemoryEnvironment
 from tests.unit.cluster.replica_bench import configured
@@ -22,11 +23,11 @@ class Store:
     """One environment, closed and opened again; what was not committed is lost."""
 
     def __init__(self, kind: str, directory: Path) -> None:
-        self._kind, self._directory = kind, directory
+        self._kind, self.directory = kind, directory
         self.environment: Environment = self._open()
 
     def _open(self) -> Environment:
-        return MemoryEnvironment(TABLES) if self._kind == "memory" else LmdbEnvironment(self._directory, TABLES)
+        return MemoryEnvironment(TABLES) if self._kind == "memory" else LmdbEnvironment(self.directory, TABLES)
 
     def reopen(self) -> Journal:
         if isinstance(self.environment, MemoryEnvironment):
@@ -194,7 +195,7 @@ def test_a_hole_in_the_log_is_an_error_and_not_an_empty_entry(store: Store, monk
     monkeypatch.setattr(journal_module, "LOG_CACHE_BYTES", 10)
     journal = fill(store)
     store.environment.transaction().delete(LOG, (2).to_bytes(8, "big"))
-    with pytest.raises(LookupError, match=r"entry 2 is missing \(log 1\.\.5\)"):
+    with pytest.raises(Damaged, match=r"entry 2 is missing \(log 1\.\.5\)"):
         journal.at(2)
 
 
@@ -284,6 +285,50 @@ def test_the_cache_holds_what_is_left(store: Store, monkeypatch: pytest.MonkeyPa
     assert [entry[1] for entry in journal[:]] == [17, 18, 19, 20]
 
 
+def test_what_is_to_be_forgotten_goes_whatever_is_kept_or_needed(store: Store) -> None:
+    journal = fill(store, 20)
+    journal.set_applied(15, b"digest")
+    journal.forget(9)
+    steps = []
+    while journal.forgetting:
+        journal.trim(KEEP, KEEP, 4, 1)
+        steps.append(journal.first)
+    assert steps == [5, 9, 10]
+    assert list(journal._cache) == [(b"e%d" % index, index, 1) for index in range(10, 21)]
+    journal.trim(KEEP, KEEP, 4, 1)
+    assert journal.first == 10
+
+
+def test_forgetting_goes_on_after_a_restart_and_ends(store: Store) -> None:
+    journal = fill(store, 20)
+    journal.set_applied(15, b"digest")
+    journal.forget(9)
+    journal.trim(KEEP, KEEP, 4, 1)
+    store.environment.commit()
+    journal = store.reopen()
+    assert (journal.first, journal.forgetting) == (5, True)
+    journal.trim(KEEP, KEEP, 100, 1)
+    store.environment.commit()
+    assert not journal.forgetting
+    with store.environment.snapshot() as snapshot:
+        assert snapshot.get(META, b"forget") is None
+        assert next(snapshot.scan(LOG))[0] == (10).to_bytes(8, "big")
+
+
+def test_the_last_applied_entry_is_forgotten_when_another_one_is_applied(store: Store) -> None:
+    journal = fill(store, 20)
+    journal.set_applied(9, b"digest")
+    journal.forget(9)
+    journal.trim(KEEP, KEEP, 100, 1)
+    assert (journal.first, journal.forgetting) == (9, False)
+    store.environment.commit()
+    journal = store.reopen()
+    journal.set_applied(10, b"digest")
+    assert journal.forgetting
+    journal.trim(KEEP, KEEP, 100, 1)
+    assert (journal.first, journal.forgetting) == (10, False)
+
+
 def test_a_trimmed_configuration_is_not_found_again(store: Store) -> None:
     journal = Journal(store.environment, configured("abc"))
     journal.add(b"\x01", 1, 1)
@@ -353,3 +398,88 @@ def test_how_far_a_state_is_applied_is_read_in_any_snapshot(store: Store) -> Non
     with store.environment.snapshot() as snapshot:
         assert applied_in(snapshot) == 4
     assert store.reopen().digest == b"digest"
+
+
+# ---- keys that have changed on the disk
+def flip(store: Store, key: bytes, then: bytes) -> None:
+    """A bit of the key of a row, wherever it stands in the file: rows that look alike are no rows any more."""
+    store.environment.close()
+    (path,) = store.directory.glob("*/data.mdb")
+    data, place = bytearray(path.read_bytes()), 0
+    assert key + then in data
+    while (place := data.find(key + then, place)) >= 0:
+        data[place + len(key) - 1] ^= 0x40
+        place += 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Store]:
+    store = Store("lmdb", tmp_path / "kv")
+    yield store
+    store.environment.close()
+
+
+def log_on(disk: Store, applied: int = 4) -> None:
+    """Entries 1 to 6."""
+    journal = fill(disk, 6)
+    journal.setCurrentTerm(1, "b")
+    journal.set_applied(applied, b"digest")
+    journal.set_configuration(configured())
+    disk.environment.commit()
+
+
+def u64(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+@pytest.mark.parametrize("index", [5, 6])
+def test_an_entry_above_the_applied_one_whose_key_changed_is_not_taken_for_an_old_one(disk: Store, index: int) -> None:
+    log_on(disk)
+    flip(disk, u64(index), u64(1) + b"e%d" % index)
+    with pytest.raises(DataDamaged, match="promised to the others"):
+        disk.reopen()
+
+
+@pytest.mark.parametrize("index", [1, 3, 4])
+def test_an_applied_entry_whose_key_changed_goes_with_the_whole_state(disk: Store, index: int) -> None:
+    """It cannot be deleted: no key leads to it."""
+    log_on(disk)
+    flip(disk, u64(index), u64(1) + b"e%d" % index)
+    journal = disk.reopen()
+    assert "table raft_log" in journal.damaged
+    assert (journal.first, journal.last, journal.applied) == (1, 6, 4)
+    assert [entry for entry, _, _ in journal[4:]] == [b"e5", b"e6"]
+
+
+@pytest.mark.parametrize("key", [b"term", b"vote"])
+def test_a_term_or_a_vote_whose_key_changed_is_not_taken_for_none(disk: Store, key: bytes) -> None:
+    log_on(disk)
+    flip(disk, key, u64(1) if key == b"term" else b"b")
+    with pytest.raises(DataDamaged, match="promised to the others"):
+        disk.reopen()
+
+
+def test_an_applied_index_whose_key_changed_is_not_taken_for_none(disk: Store) -> None:
+    log_on(disk)
+    flip(disk, b"index", u64(4))
+    journal = disk.reopen()
+    assert (journal.applied, journal.applied_configuration) == (6, configured())
+    assert "table raft_applied" in journal.damaged
+
+
+def test_what_follows_a_damaged_entry_is_kept_all_the_same(disk: Store) -> None:
+    log_on(disk)
+    disk.environment.close()
+    (path,) = disk.directory.glob("*/data.mdb")
+    path.write_bytes(path.read_bytes().replace(u64(1) + b"e4", u64(1) + b"f4"))
+    journal = disk.reopen()
+    assert "table raft_log" in journal.damaged
+    incoming = disk.environment.incoming()
+    incoming.transaction().put(APPLIED, b"index", u64(4))
+    incoming.commit()
+    journal.prepare(incoming, 4, 1, keep_rest=True)
+    disk.environment.replace(incoming)
+    journal = disk.reopen()
+    assert (journal.first, journal.last, journal.damaged) == (4, 6, "")
+    assert [entry for entry, _, _ in journal[1:]] == [b"e5", b"e6"]

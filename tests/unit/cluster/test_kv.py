@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.kv.api import Environment, Reader
+from cluster.kv.api import Compaction, CompactionLost, Environment, Reader
 from cluster.kv.lmdb_env import LmdbEnvironment
 from cluster.kv.memory_env import MemoryEnvironment
 
@@ -265,7 +265,7 @@ def test_a_full_map_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
 def test_the_directory_is_private_and_sparse(tmp_path: Path) -> None:
     environment = LmdbEnvironment(tmp_path / "kv", TABLES)
     fill(environment, b"1")
-    file = tmp_path / "kv" / "1" / "data.mdb"
+    file = tmp_path / "kv" / "1.v2" / "data.mdb"
     assert file.stat().st_mode & 0o077 == (tmp_path / "kv").stat().st_mode & 0o077 == 0
     assert file.stat().st_blocks * 512 < 1 << 20
     environment.close()
@@ -278,6 +278,7 @@ _STEPS = st.lists(
         st.tuples(st.just("commit"), st.none(), st.none()),
         st.tuples(st.just("lose"), st.none(), st.none()),
         st.tuples(st.just("hold"), st.none(), st.none()),
+        st.tuples(st.sampled_from(["compact", "copy", "finish"]), st.none(), st.none()),
         st.tuples(st.just("replace"), st.binary(min_size=1, max_size=2), st.binary(max_size=3)),
         st.tuples(st.just("scan"), st.binary(max_size=2), st.one_of(st.none(), st.binary(max_size=2))),
     ),
@@ -295,6 +296,7 @@ def test_both_do_the_same_as_a_dict(
     committed: dict[bytes, bytes] = {}
     rows: dict[bytes, bytes] = {}
     held: list[tuple[Reader, dict[bytes, bytes]]] = []
+    compactions: list[Compaction] = []
     snapshots = ExitStack()
     try:
         for action, key, value in steps:
@@ -319,6 +321,18 @@ def test_both_do_the_same_as_a_dict(
                     incoming.commit()
                     environment.replace(incoming)
                 rows, committed = {key: value}, {key: value}
+            elif action == "compact":
+                compactions = [memory.compaction(), disk.compaction()]
+                assert copied(*compactions)
+            elif action == "copy":
+                copied(*compactions)
+            elif action == "finish":
+                if copied(*compactions):
+                    memory.commit()
+                    disk.commit()
+                    committed = dict(rows)
+                    for compaction in compactions:
+                        compaction.finish()
             elif action == "lose":
                 check_held(held)
                 held.clear()
@@ -341,6 +355,18 @@ def test_both_do_the_same_as_a_dict(
     finally:
         snapshots.close()
         disk.close()
+
+
+def copied(*compactions: Compaction) -> bool:
+    """Whether there are any, and both can go on."""
+    lost = 0
+    for compaction in compactions:
+        try:
+            compaction.copy()
+        except CompactionLost:
+            lost += 1
+    assert lost in (0, len(compactions))
+    return not lost and bool(compactions)
 
 
 def check_held(held: list[tuple[Reader, dict[bytes, bytes]]]) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import lmdb
 import pytest
 
-from cluster.kv import lmdb_env
 from cluster.kv.api import Environment
 from cluster.kv.lmdb_env import LmdbEnvironment
 from cluster.kv.memory_env import MemoryEnvironment
@@ -151,11 +150,11 @@ def test_the_old_files_stay_until_their_last_snapshot_ends(disk: LmdbEnvironment
     with disk.snapshot():
         with disk.snapshot():
             replaced(disk, b"1")
-            assert entries(tmp_path / "kv") == ["1", "2", "CURRENT"]
-        assert entries(tmp_path / "kv") == ["1", "2", "CURRENT"]
+            assert entries(tmp_path / "kv") == ["1.v2", "2.v2", "CURRENT"]
+        assert entries(tmp_path / "kv") == ["1.v2", "2.v2", "CURRENT"]
     disk.incoming()
     disk.close()
-    assert entries(tmp_path / "kv") == ["2", "CURRENT"]
+    assert entries(tmp_path / "kv") == ["2.v2", "CURRENT"]
 
 
 def test_opening_deletes_what_is_left_over_and_nothing_else(disk: LmdbEnvironment, tmp_path: Path) -> None:
@@ -163,11 +162,11 @@ def test_opening_deletes_what_is_left_over_and_nothing_else(disk: LmdbEnvironmen
         replaced(disk, b"1")
         fill(disk.incoming(), b"2")
         shutil.copytree(tmp_path / "kv", tmp_path / "copy")
-    assert entries(tmp_path / "copy") == ["1", "2", "3", "CURRENT"]
-    (tmp_path / "copy" / "CURRENT.new").write_text("3")
+    assert entries(tmp_path / "copy") == ["1.v2", "2.v2", "3.v2", "CURRENT"]
+    (tmp_path / "copy" / "CURRENT.new").write_text("3.v2")
     (tmp_path / "copy" / "notes").write_text("mine")
     again = LmdbEnvironment(tmp_path / "copy", TABLES)
-    assert entries(tmp_path / "copy") == ["2", "CURRENT", "notes"]
+    assert entries(tmp_path / "copy") == ["2.v2", "CURRENT", "notes"]
     assert keys(again.transaction()) == [b"1"]
     again.close()
 
@@ -182,7 +181,7 @@ def test_a_damaged_directory_is_refused_and_kept(disk: LmdbEnvironment, tmp_path
         (tmp_path / "kv" / "CURRENT").write_bytes(text)
     with pytest.raises(lmdb.CorruptedError, match="CURRENT"):
         LmdbEnvironment(tmp_path / "kv", TABLES)
-    (tmp_path / "kv" / "CURRENT").write_text("2\n")
+    (tmp_path / "kv" / "CURRENT").write_text("2.v2\n")
     again = LmdbEnvironment(tmp_path / "kv", TABLES)
     assert keys(again.transaction()) == [b"1"]
     again.close()
@@ -195,8 +194,8 @@ class Power:
         self.steps: list[str] = []
         self._fails_at = fails_at
         self._wrap(patch, incoming, "sync", lambda: "sync data")
-        self._wrap(patch, lmdb_env.os, "fsync", lambda file: f"sync {Path(os.readlink(f'/proc/self/fd/{file}')).name}")
-        self._wrap(patch, lmdb_env.os, "replace", lambda _, to: f"rename to {to.name}")
+        self._wrap(patch, os, "fsync", lambda file: f"sync {Path(os.readlink(f'/proc/self/fd/{file}')).name}")
+        self._wrap(patch, os, "replace", lambda _, to: f"rename to {to.name}")
 
     def _wrap(self, patch: pytest.MonkeyPatch, owner: Any, name: str, spelled: Any) -> None:
         real = getattr(owner, name)
@@ -210,7 +209,7 @@ class Power:
         patch.setattr(owner, name, step)
 
 
-REPLACING = ["sync data", "sync 2", "sync kv", "sync CURRENT.new", "rename to CURRENT", "sync kv"]
+REPLACING = ["sync data", "sync 2.v2", "sync kv", "sync CURRENT.new", "rename to CURRENT", "sync kv"]
 
 
 @pytest.mark.parametrize("done", range(len(REPLACING) + 1))
@@ -231,5 +230,5 @@ def test_a_replacement_is_one_durable_step(disk: LmdbEnvironment, tmp_path: Path
     again = LmdbEnvironment(tmp_path / "kv", TABLES)
     new = "rename to CURRENT" in power.steps
     assert keys(again.transaction()) == ([b"new 1", b"new 2"] if new else [b"old 1", b"old 2"])
-    assert entries(tmp_path / "kv") == ["2" if new else "1", "CURRENT"]
+    assert entries(tmp_path / "kv") == ["2.v2" if new else "1.v2", "CURRENT"]
     again.close()

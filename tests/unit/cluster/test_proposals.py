@@ -63,6 +63,15 @@ def test_another_leaders_entry_in_its_place_means_not_attempted(leader: ReplicaB
     assert outcome(leader) is NotAttempted
 
 
+def test_what_stands_behind_another_leaders_entry_has_no_place_either() -> None:
+    leader = ReplicaBench().lead()
+    for command in (b"x", b"y"):  # one entry each
+        leader.propose(command)
+        leader.tick()
+    leader.tick(("b", m.Append(1, 2, 3, 2, 1, [(2, NO_OP)])))  # and nothing else for a long time
+    assert [type(result) for result in leader.results] == [NotAttempted, NotAttempted]
+
+
 def test_the_own_entry_committed_by_the_next_leader_is_a_result(leader: ReplicaBench) -> None:
     leader.propose(b"x")
     leader.tick()
@@ -131,6 +140,15 @@ def test_a_hand_over_that_fails_ends_and_service_goes_on(leader: ReplicaBench) -
     assert of_type(m.TimeoutNow, leader.tick()) == []  # c does not have the whole log
     leader.tick(("c", m.AppendReply(0, 1, 2, False, False)), after_s=0.6)
     assert leader.last == 3
+
+
+def test_nobody_is_handed_leadership_who_is_connected_and_says_nothing(leader: ReplicaBench) -> None:
+    """As a member in repair: it has the whole log, as far as was heard before, and takes nothing over."""
+    leader.acknowledge("b")
+    leader.acknowledge("c")
+    leader.hear("b")
+    leader.replica.hand_over(leader.clock.now_s + 1)
+    assert of_type(m.TimeoutNow, leader.tick()) == [("b", m.TimeoutNow(1))]
 
 
 # ---- forwarded to the leader

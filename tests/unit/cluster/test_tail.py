@@ -253,7 +253,7 @@ def test_an_answer_from_behind_the_start_of_the_sources_log_starts_a_fetch() -> 
 def test_a_question_that_is_not_answered_does_not_wake_it_up_again_and_again_while_it_fetches() -> None:
     bench = observer()
     bench.tick()
-    bench.replica.fetcher.want(7)  # as a leader's append from beyond its log would
+    bench.replica.recovery.fetcher.want(7)  # as a leader's append from beyond its log would
     bench.tick(after_s=TIMING.silence_s + 0.1)
     assert bench.replica.next_wakeup() > bench.clock.now_s
 

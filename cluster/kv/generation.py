@@ -1,0 +1,145 @@
+"""One LMDB environment in a directory of its own: how it is opened, what room it has, when its files go away."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import lmdb
+
+from cluster.kv.lmdb_rows import LmdbReader, LmdbTransaction, Tables
+
+LEFT_BYTES = 4 * 1024 * 1024  # of a file system, for small files of anybody
+MOST_TABLES = 256  # in one environment, those of a newer release too
+DATA = "data.mdb"
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+_META_PAGES = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    tables: tuple[str, ...]
+    map_size_bytes: int
+    max_readers: int
+
+
+class Generation:
+    def __init__(self, directory: Path, options: Options, *, synced: bool) -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self.directory = directory
+        self._map_size_bytes = options.map_size_bytes
+        self.lmdb = lmdb.open(
+            str(directory),
+            map_size=options.map_size_bytes,
+            max_dbs=MOST_TABLES,
+            max_readers=options.max_readers,
+            mode=0o600,
+            sync=synced,
+            metasync=True,
+            readahead=False,  # random reads of a file larger than memory
+            writemap=False,  # a stray write must not reach the file
+        )
+        self.lmdb.reader_check()  # slots of processes that were killed
+        with self.lmdb.begin(write=True) as transaction:
+            # Those that this release does not know stay, and take their place.
+            known = dict.fromkeys((*options.tables, *(name.decode() for name in self.lmdb.dbs())))
+            self.tables: Tables = {name: self.lmdb.open_db(name.encode(), transaction) for name in known}
+        self.seeds = {name: crc32(name.encode()) for name in self.tables}
+        self.snapshots = 0
+        self._delete: Callable[[Path], None] | None = None
+
+    def reader(self, transaction: lmdb.Transaction[bytes]) -> LmdbReader:
+        return LmdbReader(transaction, self.tables, self.seeds)
+
+    def writer(self, transaction: lmdb.Transaction[bytes]) -> LmdbTransaction:
+        return LmdbTransaction(transaction, self.tables, self.seeds)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[LmdbReader]:
+        self.snapshots += 1
+        try:
+            with self.lmdb.begin() as transaction:
+                yield self.reader(transaction)
+        finally:
+            self.snapshots -= 1
+            self._end()
+
+    def retire(self, delete: Callable[[Path], None]) -> None:
+        """Close it and delete its directory, once its last snapshot has ended."""
+        self._delete = delete
+        self._end()
+
+    def _end(self) -> None:
+        if self._delete is not None and not self.snapshots:
+            self.lmdb.close()
+            self._delete(self.directory)
+
+    def size_bytes(self, transaction: lmdb.Transaction[bytes], table: str) -> int:
+        stat = transaction.stat(self.tables[table])
+        return _pages(stat) * stat["psize"]
+
+    def headroom_bytes(self) -> int:
+        """As of the last commit. The pages of LMDB's own list of free pages count as free: two in a thousand of it."""
+        used = self.used_bytes()
+        free = max(0, used - self.kept_bytes())
+        disk = os.statvfs(self.directory)
+        beyond = max(0, self.allocated_bytes() - used) + disk.f_bavail * disk.f_frsize
+        return free + min(beyond, max(0, self._map_size_bytes - used))
+
+    def kept_bytes(self) -> int:
+        """Of pages in use, as of the last commit."""
+        main = self.lmdb.stat()
+        with self.lmdb.begin() as transaction:
+            pages = _pages(main) + sum(_pages(transaction.stat(table)) for table in self.tables.values())
+        return (_META_PAGES + pages) * main["psize"]
+
+    def set_aside(self, size_bytes: int) -> None:
+        used = self.used_bytes()
+        wanted = min(size_bytes, self._map_size_bytes - used)
+        # What the file system gives of more than it has stays taken: then nobody could write a file of a few bytes.
+        disk = os.statvfs(self.directory)
+        lacking = used + wanted - self.allocated_bytes()
+        wanted -= max(0, lacking - max(0, disk.f_bavail * disk.f_frsize - LEFT_BYTES))
+        if wanted <= 0 or self.allocated_bytes() >= used + wanted:
+            return
+        descriptor = os.open(self.directory / DATA, os.O_RDWR)
+        try:
+            os.posix_fallocate(descriptor, used, wanted)
+        except OSError as error:
+            if error.errno not in (*_NO_PLACE, *_CANNOT):
+                raise
+        finally:
+            os.close(descriptor)
+
+    def allocated_bytes(self) -> int:
+        """On the disk; LMDB takes no notice of what its file has behind the last page in use."""
+        stat = os.stat(self.directory / DATA)
+        return min(stat.st_size, stat.st_blocks * 512)
+
+    def used_bytes(self) -> int:
+        """Up to the last page in use."""
+        return (self.lmdb.info()["last_pgno"] + 1) * self.lmdb.stat()["psize"]
+
+
+def _pages(stat: lmdb._StatDict) -> int:
+    return stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+
+
+def sync_names(directory: Path) -> None:
+    """LMDB syncs the contents of its file, not the directories that name it."""
+    sync_directory(directory)
+    sync_directory(directory.parent)
+
+
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

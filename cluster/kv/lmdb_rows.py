@@ -1,0 +1,122 @@
+"""Reading and writing the tables of one LMDB environment. LMDB has no checksums, so every row carries one.
+
+A stored value is the value and four bytes of CRC-32 over table, key and value. A row whose key was changed on the disk
+does not match either; so that it hides no row, whoever looks for a key that is not there, or begins a scan at one,
+looks at the rows on both sides of its place: a search that a damaged key has led astray ends beside that key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from zlib import crc32
+
+import lmdb
+
+from cluster.kv.api import Damaged
+
+SUM_BYTES = 4
+Tables = Mapping[str, "lmdb._Database"]
+
+# What LMDB says about pages that are not what it wrote; the last one, of a transaction that has met such a page.
+UNREADABLE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.BadTxnError)
+
+
+def seal(seed: int, key: bytes, value: bytes) -> bytes:
+    """The row as it is stored. `seed` is the CRC-32 of the table's name."""
+    return value + crc32(value, crc32(key, seed)).to_bytes(SUM_BYTES, "big")
+
+
+class LmdbReader:
+    """One LMDB transaction as a reader. Keys are 1 to 511 bytes."""
+
+    def __init__(self, transaction: lmdb.Transaction[bytes], tables: Tables, seeds: Mapping[str, int]) -> None:
+        self._transaction = transaction
+        self._tables = tables
+        self._seeds = seeds
+        self.touched: list[tuple[str, bytes]] = []  # what was written, in order
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        try:
+            row = self._transaction.get(key, db=self._tables[table])
+            if row is not None:
+                return self._unsealed(table, key, row)
+            with self._transaction.cursor(self._tables[table]) as cursor:
+                self._look_around(table, cursor, key)
+        except UNREADABLE as error:
+            raise Damaged(table, key, str(error)) from error
+        return None
+
+    def scan(
+        self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        key, passed, before = start, 0, len(self.touched)
+        with self._transaction.cursor(self._tables[table]) as cursor:
+            try:
+                if edge := stop if reverse else start:
+                    self._look_around(table, cursor, edge)
+                found = _seek_below(cursor, stop) if reverse else _seek_from(cursor, start)
+                while found:
+                    key, row = cursor.item()
+                    value = self._unsealed(table, key, row)  # also of the row that ends it: is that its key?
+                    if key < start if reverse else stop is not None and key >= stop:
+                        return
+                    changes = len(self.touched)
+                    yield key, value
+                    passed += 1
+                    if changes == len(self.touched):
+                        found = cursor.prev() if reverse else cursor.next()
+                    else:  # the row under the cursor may be gone: find the place again
+                        found = _seek_below(cursor, key) if reverse else _seek_from(cursor, key + b"\0")
+            except UNREADABLE as error:
+                raise Damaged(table, key, str(error)) from error
+        is_all = not start and stop is None and before == len(self.touched)
+        if is_all and passed != (count := self.count(table)):
+            raise Damaged(table, key, f"{passed} rows of {count} are to be found")
+
+    def count(self, table: str) -> int:
+        return int(self._transaction.stat(self._tables[table])["entries"])
+
+    def _look_around(self, table: str, cursor: lmdb.Cursor[bytes], key: bytes) -> None:
+        """Raises Damaged if the row at the place of `key`, or the one before it, is not the one that belongs there. Who
+        goes on right behind a damaged row knows of it."""
+        if found := cursor.set_range(key):
+            at, row = cursor.item()
+            self._unsealed(table, at, row)
+            if at < key:
+                raise Damaged(table, at, "it stands out of order")
+        if cursor.prev() if found else cursor.last():
+            at, row = cursor.item()
+            if at + b"\0" == key:
+                return
+            self._unsealed(table, at, row)
+            if at >= key:
+                raise Damaged(table, at, "it stands out of order")
+
+    def _unsealed(self, table: str, key: bytes, row: bytes) -> bytes:
+        value = row[:-SUM_BYTES]
+        if crc32(value, crc32(key, self._seeds[table])) != int.from_bytes(row[-SUM_BYTES:], "big"):
+            raise Damaged(table, key, "its checksum is another one")
+        return value
+
+
+def _seek_from(cursor: lmdb.Cursor[bytes], start: bytes) -> bool:
+    return cursor.set_range(start) if start else cursor.first()
+
+
+def _seek_below(cursor: lmdb.Cursor[bytes], stop: bytes | None) -> bool:
+    """To the last row with key < stop."""
+    if stop is None:
+        return cursor.last()
+    if not stop:
+        return False
+    return cursor.prev() if cursor.set_range(stop) else cursor.last()
+
+
+class LmdbTransaction(LmdbReader):
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        self.touched.append((table, key))
+        self._transaction.put(key, seal(self._seeds[table], key, value), db=self._tables[table])
+
+    def delete(self, table: str, key: bytes) -> bool:
+        self.touched.append((table, key))
+        return self._transaction.delete(key, db=self._tables[table])
