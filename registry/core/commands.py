@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct, msgpack
 
-from registry.core.model import Content, EpochCause, Status
+from registry.core.model import Backup, Content, EpochCause, Snapshot, Status
 
 
 class Found(Struct, frozen=True, kw_only=True, tag="found"):
@@ -54,6 +54,7 @@ class Publish(Struct, frozen=True, kw_only=True, tag="publish", omit_defaults=Tr
     change: str = ""
     findings: tuple[str, ...] = ()  # of level block, for people: what policy `checks` refuses
     literals: tuple[str, ...] = ()  # masked: what policy `literals` refuses
+    snapshot: Snapshot = "published"
 
 
 class Move(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -127,6 +128,88 @@ class KeepKey(Struct, frozen=True, kw_only=True, tag="keep_key"):
     key: bytes
 
 
+class Hold(Struct, frozen=True, kw_only=True, tag="hold", omit_defaults=True):
+    """Keep the content of a version whatever retention says, or (`hold` false) do so no longer."""
+
+    request_id: str
+    time_ms: int
+    principal: str
+    workflow: str
+    version: int
+    reason: str
+    hold: bool = True
+    reference: str = ""  # as in Move
+
+
+class Retain(Struct, frozen=True, kw_only=True, tag="retain", omit_defaults=True):
+    """Let go of the content of these versions, as the policy allows. Age was judged by whoever proposes; all other
+    rules are looked at again in apply, and a version that any of them keeps is kept. Repeated it changes nothing."""
+
+    request_id: str
+    time_ms: int
+    principal: str
+    workflow: str
+    versions: tuple[int, ...]
+    reason: str
+    keep_days: str = ""  # of the policy in force that age was judged by; all stay if another one is in force by now
+
+
+class Purge(Struct, frozen=True, kw_only=True, tag="purge", omit_defaults=True):
+    """Remove these bytes, of whatever version and workflow, for good, and refuse them from now on. The rows stay."""
+
+    request_id: str
+    time_ms: int
+    principal: str
+    workflow: str
+    version: int
+    digest: str  # of that version, as the caller saw it
+    reason: str
+    reference: str = ""  # as in Move
+
+
+class PutChunk(Struct, frozen=True, kw_only=True, tag="put_chunk"):
+    """A part of large content, before the publish that names it. Not a change of the registry: no revision."""
+
+    request_id: str
+    time_ms: int
+    digest: str
+    content: Content  # raw or zstd
+
+
+class Collect(Struct, frozen=True, kw_only=True, tag="collect"):
+    """Delete chunks that no content names; one that came into use meanwhile stays. No revision."""
+
+    request_id: str
+    time_ms: int
+    digests: tuple[str, ...]
+
+
+class Repack(Struct, frozen=True, kw_only=True, tag="repack"):
+    """The same exact bytes in another encoding. Decides nothing anew: does nothing where the content was packed
+    otherwise meanwhile, or the new base is gone. No revision."""
+
+    request_id: str
+    time_ms: int
+    digest: str
+    was: bytes  # 16 bytes, of the row as it was: core.encoding.fingerprint
+    content: Content
+
+
+class Index(Struct, frozen=True, kw_only=True, tag="index"):
+    """Note who holds which content, for versions published below feature level 2: some workflows on. No revision."""
+
+    request_id: str
+    time_ms: int
+
+
+class NoteBackup(Struct, frozen=True, kw_only=True, tag="note_backup"):
+    """A backup was given out: a purge must be able to name it. No revision."""
+
+    request_id: str
+    time_ms: int
+    backup: Backup
+
+
 class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent: str
     incarnation: str
@@ -161,9 +244,29 @@ class Acknowledge(Struct, frozen=True, kw_only=True, tag="acknowledge", omit_def
     contacts: tuple[Contact, ...] = ()
 
 
-Command = Found | BeginEpoch | Publish | Switch | Mark | Label | SetPolicy | KeepKey | Acknowledge
+Command = (
+    Found
+    | BeginEpoch
+    | Publish
+    | Switch
+    | Mark
+    | Label
+    | SetPolicy
+    | Hold
+    | Retain
+    | Purge
+    | PutChunk
+    | Collect
+    | Repack
+    | Index
+    | NoteBackup
+    | KeepKey
+    | Acknowledge
+)
 # What members of feature level 1 cannot read: proposed only where level 2 is in force.
-SINCE_LEVEL_2 = (Label, SetPolicy, KeepKey)
+SINCE_LEVEL_2 = (Label, SetPolicy, KeepKey, Hold, Retain, Purge, PutChunk, Collect, Repack, Index, NoteBackup)
+# What is taken when there is no space for more: it gives space back, or is needed to.
+FREEING = (Retain, Purge, Collect, Repack, Index)
 
 encode = msgpack.Encoder().encode
 decode = msgpack.Decoder(Command).decode

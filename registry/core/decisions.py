@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from msgspec import structs
 
-from registry.core.errors import Reason
-from registry.core.model import Change, Version
+from registry.core.errors import NotFound, Reason
+from registry.core.model import Change, Removed, Version
 from registry.core.outcomes import Rejected
 from registry.core.state import State, View
+
+_TIME_MAX_S = 253_402_300_799  # the last second of the year 9999: datetime knows none after it
 
 
 def accept(state: State, change: Change) -> None:
@@ -67,3 +70,43 @@ def semver_taken(state: View, workflow: str, taken: int, semver: str, kept: str)
         hint="choose the next version label",
         metadata={"workflow": workflow, "version": str(taken), "semver": semver},
     )
+
+
+def removed_content(version: Version, removed: Removed) -> NotFound:
+    """The content of this version is not kept any more."""
+    how = "was purged" if removed.cause == "purge" else "was let go of by retention"
+    return NotFound(
+        Reason.CONTENT_REMOVED,
+        f"the content of version {version.number} of {version.workflow} {how} ({told(removed)})",
+        hint="its row and its digest stay; publish the bytes again to have them back"
+        if removed.cause == "retention"
+        else "its row and its digest stay; these bytes are refused from now on",
+        metadata={
+            "workflow": version.workflow,
+            "version": str(version.number),
+            "digest": version.digest,
+            "cause": removed.cause,
+            "revision": str(removed.revision),
+        },
+    )
+
+
+def content_removed(state: View, version: Version, removed: Removed, kept: str) -> Rejected:
+    error = removed_content(version, removed)
+    return reject(state, error.reason, f"{error.message}; {kept}", hint=error.hint, metadata=error.metadata)
+
+
+def not_indexed(state: View, kept: str) -> Rejected:
+    return reject(
+        state,
+        Reason.NOT_INDEXED,
+        f"which version holds which content is not known in full yet, after an upgrade; {kept}",
+        hint="the members find out by themselves within minutes; repeat it then",
+        metadata={"indexed": state.registry().indexed},
+    )
+
+
+def told(removed: Removed) -> str:
+    """Who, when and why, for people."""
+    when = datetime.fromtimestamp(min(removed.time_ms // 1000, _TIME_MAX_S), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{removed.principal or 'someone'} on {when}: {removed.reason}"

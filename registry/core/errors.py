@@ -37,6 +37,8 @@ class Reason(StrEnum):
     POINTER_NOT_FOUND = "POINTER_NOT_FOUND"
     UNKNOWN_MEMBER = "UNKNOWN_MEMBER"
     NOT_WAITING = "NOT_WAITING"
+    CONTENT_REMOVED = "CONTENT_REMOVED"
+    CHUNK_NOT_FOUND = "CHUNK_NOT_FOUND"
     # Conflict
     GENERATION_MISMATCH = "GENERATION_MISMATCH"
     LABEL_TAKEN = "LABEL_TAKEN"
@@ -45,6 +47,7 @@ class Reason(StrEnum):
     REQUEST_REUSED = "REQUEST_REUSED"
     AMBIGUOUS_MEMBER = "AMBIGUOUS_MEMBER"
     VERDICT_OUTDATED = "VERDICT_OUTDATED"
+    BASE_OUTDATED = "BASE_OUTDATED"
     NAME_TAKEN = "NAME_TAKEN"
     # Refused
     KIND_MISMATCH = "KIND_MISMATCH"
@@ -63,7 +66,9 @@ class Reason(StrEnum):
     NO_ROLLBACK_TARGET = "NO_ROLLBACK_TARGET"
     REQUEST_EXPIRED = "REQUEST_EXPIRED"
     COMPARE_LIMIT = "COMPARE_LIMIT"
-    CORRUPT_CONTENT = "CORRUPT_CONTENT"
+    CHUNKS_MISSING = "CHUNKS_MISSING"
+    CONTENT_PURGED = "CONTENT_PURGED"
+    NOT_INDEXED = "NOT_INDEXED"
     NOT_CAUGHT_UP = "NOT_CAUGHT_UP"
     TRANSFER_REFUSED = "TRANSFER_REFUSED"
     LAST_VOTER = "LAST_VOTER"
@@ -78,6 +83,9 @@ class Reason(StrEnum):
     NOT_ADMITTED = "NOT_ADMITTED"
     NO_MEMBER = "NO_MEMBER"
     BUSY = "BUSY"
+    NO_SPACE = "NO_SPACE"
+    CORRUPT_CONTENT = "CORRUPT_CONTENT"
+    DATA_DAMAGED = "DATA_DAMAGED"
     SHUTTING_DOWN = "SHUTTING_DOWN"
     # Ambiguous
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
@@ -138,6 +146,8 @@ _CLASSES: dict[type[RegistryError], frozenset[Reason]] = {
             Reason.POINTER_NOT_FOUND,
             Reason.UNKNOWN_MEMBER,
             Reason.NOT_WAITING,
+            Reason.CONTENT_REMOVED,
+            Reason.CHUNK_NOT_FOUND,
         }
     ),
     Conflict: frozenset(
@@ -149,6 +159,7 @@ _CLASSES: dict[type[RegistryError], frozenset[Reason]] = {
             Reason.REQUEST_REUSED,
             Reason.AMBIGUOUS_MEMBER,
             Reason.VERDICT_OUTDATED,
+            Reason.BASE_OUTDATED,
             Reason.NAME_TAKEN,
         }
     ),
@@ -170,7 +181,9 @@ _CLASSES: dict[type[RegistryError], frozenset[Reason]] = {
             Reason.NO_ROLLBACK_TARGET,
             Reason.REQUEST_EXPIRED,
             Reason.COMPARE_LIMIT,
-            Reason.CORRUPT_CONTENT,
+            Reason.CHUNKS_MISSING,
+            Reason.CONTENT_PURGED,
+            Reason.NOT_INDEXED,
             Reason.NOT_CAUGHT_UP,
             Reason.TRANSFER_REFUSED,
             Reason.LAST_VOTER,
@@ -188,6 +201,9 @@ _CLASSES: dict[type[RegistryError], frozenset[Reason]] = {
             Reason.NOT_ADMITTED,
             Reason.NO_MEMBER,
             Reason.BUSY,
+            Reason.NO_SPACE,
+            Reason.CORRUPT_CONTENT,
+            Reason.DATA_DAMAGED,
             Reason.SHUTTING_DOWN,
         }
     ),

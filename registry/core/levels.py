@@ -22,13 +22,15 @@ _PUBLISH: dict[str, Any] = {
     "change": "",
     "findings": (),
     "literals": (),
+    "snapshot": "published",
 }
+_CONTENT: dict[str, Any] = {"base": "", "depth": 0, "chunks": (), "settled": False}
 
 
 def as_read_below_level_2(command: Command) -> Command:
     match command:
         case Publish():
-            return structs.replace(command, **_PUBLISH)
+            return structs.replace(command, **_PUBLISH, content=structs.replace(command.content, **_CONTENT))
         case Switch():
             moves = tuple(structs.replace(move, verdict="", verdict_from=0) for move in command.moves)
             return structs.replace(command, moves=moves)

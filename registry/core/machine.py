@@ -6,8 +6,9 @@ nothing but the memory of its request id. What it raises is a defect, and ends t
 Request ids make retries free. An outcome is remembered under its id, a rejection too. Past
 limits.REQUESTS_REMEMBERED the oldest is forgotten, and an id that is not remembered and was issued at or before the
 newest forgotten one is refused as expired: forgetting never means repeating. Malformed and expired requests are not
-remembered; they get the same answer again anyway. Nor is a switch with an outdated verdict: it is repeated with a new
-one. Acknowledge is idempotent by (agent, incarnation, sequence), KeepKey by itself.
+remembered; they get the same answer again anyway. Nor is what is refused for want of something that can be made up for
+(`_REPEATED`): a switch with an outdated verdict is repeated with a new one. Acknowledge is idempotent by (agent,
+incarnation, sequence), and what members do for themselves (KeepKey, Retain, Repack...) by itself.
 
 Members of different releases apply alike: what `level` in the log does not allow yet is decided as it was before.
 """
@@ -25,21 +26,30 @@ from registry.core.commands import (
     Ack,
     Acknowledge,
     BeginEpoch,
+    Collect,
     Command,
     Found,
+    Hold,
+    Index,
     KeepKey,
     Label,
     Mark,
     Move,
+    NoteBackup,
     Publish,
+    Purge,
+    PutChunk,
+    Repack,
+    Retain,
     SetPolicy,
     Switch,
 )
+from registry.core.contents import collect, put_chunk, repack
 from registry.core.decisions import accept, reject
 from registry.core.encoding import encode, encode_wide
 from registry.core.errors import Invalid, Reason
 from registry.core.levels import as_read_below_level_2
-from registry.core.marking import label, mark
+from registry.core.marking import hold, label, mark
 from registry.core.model import Agent, Change, Content, Phase, Policy
 from registry.core.outcomes import (
     Acknowledged,
@@ -52,11 +62,14 @@ from registry.core.outcomes import (
     Remembered,
 )
 from registry.core.publishing import publish
+from registry.core.removing import purge, retain
 from registry.core.state import State
 from registry.core.switching import switch
+from registry.core.upkeep import index, note_backup
 
 FINGERPRINT_BYTES = 16
-Remembering = Found | BeginEpoch | Publish | Switch | Mark | Label | SetPolicy  # whose outcome is kept for retries
+Remembering = Found | BeginEpoch | Publish | Switch | Mark | Label | SetPolicy | Hold | Purge  # kept for retries
+_REPEATED = frozenset({Reason.VERDICT_OUTDATED, Reason.BASE_OUTDATED, Reason.CHUNKS_MISSING, Reason.NOT_INDEXED})
 _DERIVED: dict[str, Any] = {  # of a publish, by the member that proposes it
     "content": Content(encoding="raw", data=b"", size_bytes=0),
     "facts": {},
@@ -76,7 +89,7 @@ def apply(
 ) -> Outcome:
     """Decide `command` as members of feature level `level` do, and write what it changes. Rejections are outcomes."""
     if level < 2:
-        if isinstance(command, SINCE_LEVEL_2):
+        if isinstance(command, SINCE_LEVEL_2) or _has_content_of_level_2(command):
             return _level_too_low(state, command)
         command = as_read_below_level_2(command)
     try:
@@ -88,10 +101,24 @@ def apply(
             return _acknowledge(state, command)
         case KeepKey():
             return _keep_key(state, command)
-        case Found() | BeginEpoch() | Publish() | Switch() | Mark() | Label() | SetPolicy():
-            return _once(state, command, level, requests_remembered)
+        case Retain():
+            return retain(state, command)
+        case PutChunk():
+            return put_chunk(state, command)
+        case Collect():
+            return collect(state, command)
+        case Repack():
+            return repack(state, command)
+        case Index():
+            return index(state, command)
+        case NoteBackup():
+            return note_backup(state, command)
         case _:
-            assert_never(command)
+            return _once(state, command, level, requests_remembered)
+
+
+def _has_content_of_level_2(command: Command) -> bool:
+    return isinstance(command, Publish) and command.content.encoding not in ("raw", "zstd")
 
 
 def _level_too_low(state: State, command: Command) -> Rejected:
@@ -141,9 +168,13 @@ def _once(state: State, command: Remembering, level: int, requests_remembered: i
             outcome = label(state, command)
         case SetPolicy():
             outcome = _set_policy(state, command)
+        case Hold():
+            outcome = hold(state, command)
+        case Purge():
+            outcome = purge(state, command)
         case _:
             assert_never(command)
-    if not (isinstance(outcome, Rejected) and outcome.reason == Reason.VERDICT_OUTDATED):
+    if not (isinstance(outcome, Rejected) and outcome.reason in _REPEATED):
         _remember(state, command.request_id, fingerprint, outcome, requests_remembered)
     return outcome
 
@@ -167,7 +198,7 @@ def _fingerprint(command: Remembering) -> bytes:
             asked = structs.replace(command, time_ms=0, moves=tuple(_asked(move) for move in command.moves))
         case SetPolicy():
             asked = structs.replace(command, time_ms=0)
-        case Mark() | Label():
+        case Mark() | Label() | Hold() | Purge():
             asked = structs.replace(command, time_ms=0, version=0 if command.reference else command.version)
         case _:
             assert_never(command)
@@ -247,6 +278,7 @@ def _set_policy(state: State, command: SetPolicy) -> PolicySet:
             action="policy",
             reason=command.reason,
             request_id=command.request_id,
+            workflows=(command.scope,) if state.workflow(command.scope) is not None else (),
             scope=command.scope,
             policy=after,
         ),

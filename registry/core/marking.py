@@ -1,16 +1,16 @@
-"""Statuses and labels of versions that are there."""
+"""Statuses, labels and holds of versions that are there."""
 
 from __future__ import annotations
 
 from msgspec import structs
 
 from registry.core import fences, limits, policies
-from registry.core.commands import Label, Mark
-from registry.core.decisions import accept, find_version, reject, semver_taken
+from registry.core.commands import Hold, Label, Mark
+from registry.core.decisions import accept, content_removed, find_version, reject, semver_taken
 from registry.core.errors import Reason
 from registry.core.model import SEMVER_LABEL, Change, Pointer, Status, Version
 from registry.core.names import semver_key
-from registry.core.outcomes import Labelled, Marked, Rejected
+from registry.core.outcomes import Held, Labelled, Marked, Rejected
 from registry.core.state import State
 
 # From feature level 2 on. What was taken out of use comes back as a candidate only: proven again, with a reason. It can
@@ -183,3 +183,32 @@ def _immutable(state: State, version: Version, labels: dict[str, str]) -> Reject
             },
         )
     return None
+
+
+def hold(state: State, command: Hold) -> Held | Rejected:
+    """The reason is what is kept with the version: another one is a change too."""
+    version = find_version(state, command.workflow, command.version)
+    if isinstance(version, Rejected):
+        return version
+    why = command.reason if command.hold else ""
+    if why and version.removed is not None:
+        return content_removed(state, version, version.removed, "it was not held")
+    if version.hold == why:
+        return Held(revision=state.registry().revision, version=version)
+    revision = state.registry().revision + 1
+    version = structs.replace(version, hold=why)
+    state.put_version(version)
+    accept(
+        state,
+        Change(
+            revision=revision,
+            time_ms=command.time_ms,
+            principal=command.principal,
+            action="hold",
+            reason=command.reason,
+            request_id=command.request_id,
+            workflows=(version.workflow,),
+            version=version,
+        ),
+    )
+    return Held(revision=revision, version=version)

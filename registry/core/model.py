@@ -13,6 +13,9 @@ Status = Literal["candidate", "stable", "failed", "fenced", "archived"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 EpochCause = Literal["restore", "recover"]
 EPOCH_CAUSES: tuple[EpochCause, ...] = get_args(EpochCause)
+Snapshot = Literal["published", "manual", "periodic", "terminal"]
+SNAPSHOTS: tuple[Snapshot, ...] = get_args(Snapshot)  # why a version was made; retention counts each class apart
+RemovalCause = Literal["retention", "purge"]
 Phase = Literal["installed", "confirmed", "reverted", "refused"]
 DEFAULT_POINTER = "active"
 SEMVER_LABEL = "semver"
@@ -23,6 +26,16 @@ class Workflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: str
     versions: int  # number of the newest version
     created_ms: int
+
+
+class Removed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why the content of a version is not kept any more. The version itself stays."""
+
+    cause: RemovalCause
+    revision: int
+    time_ms: int
+    principal: str = ""
+    reason: str = ""
 
 
 class Version(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,6 +58,9 @@ class Version(Struct, frozen=True, kw_only=True, omit_defaults=True):
     secrets: dict[str, str] = {}  # name -> keyed fingerprint of a value that was left out of the content
     summary: str = ""  # what it changed, against its first parent, in one sentence
     change: str = ""  # and how much: none, minor, medium, major
+    snapshot: Snapshot = "published"
+    hold: str = ""  # why retention must keep it; empty: it is not held
+    removed: Removed | None = None  # the content may still be there, if another version has the same bytes
 
 
 class Policy(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -55,6 +71,8 @@ class Policy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     literals: str = ""  # warn | refuse: content with literals that look like secrets
     verdict: str = ""  # ok | warn | confirm | block: the worst verdict that a switch is taken with
     immutable_labels: str = ""  # patterns of label keys, comma separated: `release-*,approved`
+    keep_last: str = ""  # versions whose content is kept: `10` of each class, or `published=10,periodic=3`; `all`
+    keep_days: str = ""  # versions younger than this are kept: a number of days, or `all`
 
 
 class Pointer(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,13 +105,32 @@ class StatusChange(Struct, frozen=True, kw_only=True):
     status: Status
 
 
+class RemovedVersion(Struct, frozen=True, kw_only=True):
+    workflow: str
+    version: int
+    digest: str
+
+
+class Backup(Struct, frozen=True, kw_only=True):
+    """A backup that was given out, as far as the cluster was told."""
+
+    revision: int  # everything up to it is in the file
+    index: int
+    taken_ms: int
+    member: str
+    principal: str = ""
+
+
 class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The audit entry of one accepted change; `revision` is its key."""
 
     revision: int
     time_ms: int
     principal: str
-    action: Literal["found", "publish", "switch", "rollback", "mark", "label", "policy"] | EpochCause
+    action: (
+        Literal["found", "publish", "switch", "rollback", "mark", "label", "policy", "hold", "retention", "purge"]
+        | EpochCause
+    )
     reason: str = ""
     request_id: str = ""
     workflows: tuple[str, ...] = ()
@@ -105,14 +142,22 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     scope: str = ""  # policy: `*`, `ns/*` or `ns/name`
     policy: Policy | None = None  # policy: after the change
     forced: bool = False  # switch, rollback: asked for with force, needed or not; since feature level 2
+    removed: tuple[RemovedVersion, ...] = ()  # retention, purge: versions whose content is not kept any more
 
 
-class Content(Struct, frozen=True, kw_only=True):
-    """Stored bytes with their encoding. Reads check the digest."""
+class Content(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Stored bytes with their encoding. Reads check the digest.
 
-    encoding: Literal["raw", "zstd"]
+    delta: a zstd frame whose dictionary is the exact bytes of another content. chunks: large content; `data` is empty.
+    The last two since feature level 2."""
+
+    encoding: Literal["raw", "zstd", "delta", "chunks"]
     data: bytes
     size_bytes: int  # of the exact bytes
+    base: str = ""  # delta: the digest of that other content
+    depth: int = 0  # deltas to undo until one stands alone; at most limits.DELTA_DEPTH
+    chunks: tuple[str, ...] = ()  # digests of the chunks, in order
+    settled: bool = False  # was packed again in the background: there is nothing more to gain
 
 
 class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -145,3 +190,5 @@ class Registry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     remembered: int = 0  # request ids kept
     requests: int = 0  # request ids ever kept: the order of forgetting
     fingerprint_key: bytes = b""  # of secrets; never leaves the members and their backups
+    indexed: str = ""  # workflows up to this name are in `holders`, whatever release published their versions
+    is_indexed: bool = False  # all are: content may be removed

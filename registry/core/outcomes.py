@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, msgpack
 
-from registry.core.model import Pointer, Policy, StatusChange, Version
+from registry.core.model import Backup, Pointer, Policy, RemovedVersion, StatusChange, Version
 
 
 class Founded(Struct, frozen=True, kw_only=True, tag="founded"):
@@ -48,6 +48,47 @@ class PolicySet(Struct, frozen=True, kw_only=True, tag="policy_set"):
     policy: Policy
 
 
+class Held(Struct, frozen=True, kw_only=True, tag="held"):
+    revision: int
+    version: Version
+
+
+class Retained(Struct, frozen=True, kw_only=True, tag="retained", omit_defaults=True):
+    revision: int
+    removed: tuple[RemovedVersion, ...] = ()
+    kept: dict[int, str] = {}  # those of the command that stay, and why
+
+
+class Purged(Struct, frozen=True, kw_only=True, tag="purged", omit_defaults=True):
+    revision: int
+    digest: str
+    removed: tuple[RemovedVersion, ...]
+    backups: tuple[Backup, ...] = ()  # that hold the bytes, as far as was noted
+
+
+class ChunkKept(Struct, frozen=True, kw_only=True, tag="chunk_kept"):
+    revision: int
+
+
+class Collected(Struct, frozen=True, kw_only=True, tag="collected"):
+    revision: int
+    deleted: int
+
+
+class Repacked(Struct, frozen=True, kw_only=True, tag="repacked"):
+    revision: int
+    done: bool
+
+
+class Indexed(Struct, frozen=True, kw_only=True, tag="indexed"):
+    revision: int
+    done: bool
+
+
+class BackupNoted(Struct, frozen=True, kw_only=True, tag="backup_noted"):
+    revision: int
+
+
 class KeyKept(Struct, frozen=True, kw_only=True, tag="key_kept"):
     revision: int
 
@@ -67,7 +108,24 @@ class Rejected(Struct, frozen=True, kw_only=True, tag="rejected"):
 
 
 Outcome = (
-    Founded | EpochBegun | Published | Switched | Marked | Labelled | PolicySet | KeyKept | Acknowledged | Rejected
+    Founded
+    | EpochBegun
+    | Published
+    | Switched
+    | Marked
+    | Labelled
+    | PolicySet
+    | Held
+    | Retained
+    | Purged
+    | ChunkKept
+    | Collected
+    | Repacked
+    | Indexed
+    | BackupNoted
+    | KeyKept
+    | Acknowledged
+    | Rejected
 )
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from msgspec import structs
 
-from registry.core import limits, names
+from registry.core import keeping, limits, names
 from registry.core.errors import Invalid, Reason
 from registry.core.model import Policy
 
@@ -65,6 +65,9 @@ def check(fields: Mapping[str, str]) -> None:
             )
         if field == "immutable_labels":
             _check_patterns(value)
+        elif field in keeping.PARSERS:
+            if value:
+                keeping.PARSERS[field](value)
         elif value and value not in ALLOWED[field]:
             raise Invalid(
                 Reason.INVALID_REQUEST,

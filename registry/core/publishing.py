@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from registry.core import fences, policies
+from registry.core import contents, fences, policies
 from registry.core.commands import Publish
-from registry.core.decisions import accept, reject, semver_taken
+from registry.core.decisions import accept, reject, semver_taken, told
 from registry.core.errors import Reason
 from registry.core.model import SEMVER_LABEL, Change, Digest, Version, Workflow
 from registry.core.names import semver_key
@@ -19,7 +19,7 @@ def publish(state: State, command: Publish, *, level: int) -> Published | Reject
     decided = decide(state, command, level=level)
     if not isinstance(decided, tuple):
         return decided
-    version = _store(state, command)
+    version = _store(state, command, level)
     return Published(revision=version.revision, version=version, created=True, notes=decided)
 
 
@@ -35,11 +35,20 @@ def decide(state: View, command: Publish, *, level: int) -> tuple[str, ...] | Pu
             hint="publish it under another name",
             metadata={"workflow": command.workflow, "kind": workflow.kind, "published_kind": command.kind},
         )
+    purged = state.purged(command.digest) if level >= 2 else None
+    if purged is not None:
+        return reject(
+            state,
+            Reason.CONTENT_PURGED,
+            f"these bytes were purged ({told(purged)}); nothing was stored",
+            hint="publish other bytes: what was purged is refused for good",
+            metadata={"workflow": command.workflow, "digest": command.digest, "revision": str(purged.revision)},
+        )
     fence = fences.find(state, command.workflow, command.digest, command.semantic_digest, level=level)
     if fence is not None:
         return _fenced(state, command, fence)
     newest = state.version(workflow.name, workflow.versions) if workflow else None
-    if newest is not None and newest.digest == command.digest:
+    if newest is not None and newest.digest == command.digest and newest.removed is None:
         return Published(revision=state.registry().revision, version=newest, created=False)
     notes: tuple[str, ...] = ()
     if level >= 2:
@@ -51,6 +60,10 @@ def decide(state: View, command: Publish, *, level: int) -> tuple[str, ...] | Pu
     taken = state.semver(command.workflow, semver) if semver else None
     if taken is not None:
         return semver_taken(state, command.workflow, taken, semver, "nothing was stored")
+    if not state.has_content(command.digest):
+        unfit = contents.refuse(state, command.digest, command.content)
+        if unfit is not None:
+            return unfit
     return notes
 
 
@@ -98,8 +111,10 @@ def _by_policy(state: View, command: Publish, newest: Version | None) -> tuple[s
         what = "the content is not free of secrets"
         return _refused(state, command, Reason.SECRETS_FOUND, "literals", what, command.literals)
     meant = fences.meaning(command.semantic_digest)
-    if newest is None or not meant or newest.semantic_digest != meant:
-        return ()
+    if newest is None or newest.removed is not None:
+        return ()  # nobody can go on with bytes that are gone
+    if not meant or newest.semantic_digest != meant or newest.secrets != command.secrets:
+        return ()  # secret values are not part of the content, but of what it does
     same = f"means the same as version {newest.number}: only layout or formatting changed"
     if policy.unchanged != "refuse":
         return (f"warning: {same}" if policy.unchanged == "warn" else same,)
@@ -125,7 +140,7 @@ def _refused(state: View, command: Publish, reason: Reason, field: str, what: st
     )
 
 
-def _store(state: State, command: Publish) -> Version:
+def _store(state: State, command: Publish, level: int) -> Version:
     workflow = state.workflow(command.workflow)
     revision = state.registry().revision + 1
     newest = workflow.versions if workflow else 0
@@ -148,6 +163,7 @@ def _store(state: State, command: Publish) -> Version:
         secrets=command.secrets,
         summary=command.summary,
         change=command.change,
+        snapshot=command.snapshot,
     )
     workflow = workflow or Workflow(name=command.workflow, kind=command.kind, versions=0, created_ms=command.time_ms)
     state.put_workflow(structs.replace(workflow, versions=version.number))
@@ -158,7 +174,9 @@ def _store(state: State, command: Publish) -> Version:
     for token in version.requires:
         state.put_requirement(token, version.workflow, version.number)
     if not state.has_content(version.digest):
-        state.put_content(version.digest, command.content)
+        contents.store(state, version.digest, command.content)
+    if level >= 2:
+        state.put_holder(version.digest, version.workflow, version.number)
     accept(
         state,
         Change(

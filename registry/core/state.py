@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from registry.core.model import Agent, Change, Content, Digest, Pointer, Policy, Registry, Version, Workflow
+from registry.core.model import (
+    Agent,
+    Backup,
+    Change,
+    Content,
+    Digest,
+    Pointer,
+    Policy,
+    Registry,
+    Removed,
+    Version,
+    Workflow,
+)
 from registry.core.outcomes import Remembered
 
 
@@ -42,7 +54,48 @@ class View(Protocol):
         """The pointer after each of its switches, newest first."""
         ...
 
+    def switch(self, workflow: str, pointer: str, generation: int) -> Pointer | None:
+        """The pointer as the switch to this generation left it."""
+        ...
+
     def has_content(self, digest: str) -> bool: ...
+
+    def content(self, digest: str) -> Content | None: ...
+
+    def holders(self, digest: str) -> Iterator[tuple[str, int]]:
+        """Versions (workflow, number) with these bytes whose content is kept, in order. Complete once
+        `Registry.is_indexed`."""
+        ...
+
+    def deltas(self, base: str) -> Iterator[str]:
+        """Digests of the contents that are stored as deltas of this one."""
+        ...
+
+    def chunk_uses(self, digest: str) -> int | None:
+        """How many contents name this chunk; None: there is no such chunk."""
+        ...
+
+    def let_go(self, digest: str) -> int | None:
+        """The lowest revision of a version that had these bytes and lost its content; None: there is none."""
+        ...
+
+    def purged(self, digest: str) -> Removed | None: ...
+
+    def backups(self) -> Iterator[Backup]:
+        """In order of revision."""
+        ...
+
+    def workflows(self, prefix: str = "", after: str = "") -> Iterator[Workflow]:
+        """In order of name, those after a name."""
+        ...
+
+    def versions(self, workflow: str, below: int) -> Iterator[Version]:
+        """Newest first, those with a number below `below`."""
+        ...
+
+    def agents(self, workflow: str = "", after: bytes = b"") -> Iterator[tuple[bytes, Agent]]:
+        """Of one workflow, with their keys."""
+        ...
 
     def remembered(self, request_id: str) -> Remembered | None: ...
 
@@ -82,7 +135,33 @@ class State(View, Protocol):
         """As the current one and as one more of its switches."""
         ...
 
-    def put_content(self, digest: str, content: Content) -> None: ...
+    def put_content(self, digest: str, content: Content) -> None:
+        """New, or in place of another encoding of the same bytes. Keeps `deltas` right; not the uses of chunks."""
+        ...
+
+    def delete_content(self, digest: str) -> None:
+        """Likewise."""
+        ...
+
+    def put_holder(self, digest: str, workflow: str, number: int) -> None: ...
+
+    def delete_holder(self, digest: str, workflow: str, number: int) -> None: ...
+
+    def put_chunk(self, digest: str, content: Content) -> None:
+        """A new one, used by nobody."""
+        ...
+
+    def put_chunk_uses(self, digest: str, uses: int) -> None: ...
+
+    def delete_chunk(self, digest: str) -> None: ...
+
+    def put_let_go(self, digest: str, revision: int) -> None: ...
+
+    def put_purged(self, digest: str, row: Removed) -> None: ...
+
+    def put_backup(self, backup: Backup) -> None: ...
+
+    def delete_backup(self, backup: Backup) -> None: ...
 
     def put_change(self, change: Change) -> None: ...
 

@@ -4,7 +4,8 @@ Which version a rollback without a target picks: walk the pointer's switches bac
 version that was live before; if there is none, the newest that is not failed, fenced or archived. Never one that
 
 - a pointer of the same workflow names and this command moves away from (the current one, first of all), or
-- was rolled away from in the unbroken run of rollbacks that led to the current one.
+- was rolled away from in the unbroken run of rollbacks that led to the current one, or
+- lost its content (retention, a purge).
 
 The second rule makes a rollback with `keep_status` choose as if the versions it left had been marked failed: however
 often it is repeated, each rollback of a run picks a version that the run has not tried yet, and the run ends with
@@ -21,11 +22,11 @@ from msgspec import structs
 
 from registry.core import fences, limits, verdicts
 from registry.core.commands import Move, Switch
-from registry.core.decisions import accept, find_version, no_workflow, reject
+from registry.core.decisions import accept, content_removed, find_version, no_workflow, reject
 from registry.core.errors import Reason
 from registry.core.model import Change, Pointer, StatusChange, Version
 from registry.core.outcomes import Rejected, Switched
-from registry.core.state import State
+from registry.core.state import State, View
 
 _UNUSABLE = {
     "failed": Reason.VERSION_FAILED,
@@ -57,6 +58,11 @@ def switch(state: State, command: Switch, *, level: int) -> Switched | Rejected:
     return _too_many_pointers(state, steps) or _write(state, command, steps, level)
 
 
+def way_back(view: View, current: Pointer, *, most: int) -> Version | None:
+    """What a rollback of one pointer would pick now, after a look at `most` of its switches; None: there is nothing."""
+    return _walk_back(view, current, {current.version}, level=2, most=most)[0]
+
+
 def _decide(
     state: State, command: Switch, move: Move, current: Pointer | None, leaving: set[tuple[str, int]], level: int
 ) -> _Step | Rejected:
@@ -83,6 +89,8 @@ def _named(state: State, command: Switch, move: Move, current: Pointer | None, l
     target = find_version(state, move.workflow, move.target)
     if isinstance(target, Rejected):
         return target
+    if target.removed is not None:
+        return content_removed(state, target, target.removed, "nothing was moved")
     notes: list[str] = []
     status, why = _standing(state, target, level)
     if status in _UNUSABLE:
@@ -108,34 +116,15 @@ def _named(state: State, command: Switch, move: Move, current: Pointer | None, l
 
 def _pick(state: State, move: Move, current: Pointer, leaving: set[int], level: int) -> _Step | Rejected:
     """The target of a rollback that names none; see the top of this file."""
-    tried = set(leaving)
-    in_run = True
-    fallback: Version | None = None
-    twins: list[str] = []
-    for past in islice(state.switches(move.workflow, move.pointer), limits.ROLLBACK_SWITCHES):
-        if in_run and past.rollback:
-            tried.add(past.previous_version)
-            continue
-        in_run = False
-        if past.version in tried:
-            continue
-        tried.add(past.version)
-        version = find_version(state, move.workflow, past.version)
-        if isinstance(version, Rejected):
-            raise KeyError(f"{move.workflow} was switched to version {past.version}, which is missing")
-        status, why = _standing(state, version, level)
-        if level >= 2 and status != version.status:
-            twins.append(f"version {version.number} {why}")
-        if status == "stable":
-            return _Step(move, current, version, _same_bytes(current, version))
-        if status not in _UNUSABLE and fallback is None:
-            fallback = version
-    if fallback is not None:
+    picked, twins = _walk_back(state, current, leaving, level=level, most=limits.ROLLBACK_SWITCHES)
+    if picked is not None and picked.status == "stable":
+        return _Step(move, current, picked, _same_bytes(current, picked))
+    if picked is not None:
         note = (
-            f"{move.workflow}: no stable version was live before; picked version {fallback.number} "
-            f"({fallback.status}), the newest that is not failed, fenced or archived"
+            f"{move.workflow}: no stable version was live before; picked version {picked.number} "
+            f"({picked.status}), the newest that is not failed, fenced or archived"
         )
-        return _Step(move, current, fallback, (note, *_same_bytes(current, fallback)))
+        return _Step(move, current, picked, (note, *_same_bytes(current, picked)))
     return reject(
         state,
         Reason.NO_ROLLBACK_TARGET,
@@ -146,7 +135,38 @@ def _pick(state: State, move: Move, current: Pointer, leaving: set[int], level: 
     )
 
 
-def _standing(state: State, version: Version, level: int) -> tuple[str, str]:
+def _walk_back(
+    state: View, current: Pointer, leaving: set[int], *, level: int, most: int
+) -> tuple[Version | None, list[str]]:
+    """The version to go back to, and why some on the way that are not marked so count as fenced."""
+    tried = set(leaving)
+    in_run = True
+    fallback: Version | None = None
+    twins: list[str] = []
+    for past in islice(state.switches(current.workflow, current.pointer), most):
+        if in_run and past.rollback:
+            tried.add(past.previous_version)
+            continue
+        in_run = False
+        if past.version in tried:
+            continue
+        tried.add(past.version)
+        version = state.version(current.workflow, past.version)
+        if version is None:
+            raise KeyError(f"{current.workflow} was switched to version {past.version}, which is missing")
+        if version.removed is not None:
+            continue
+        status, why = _standing(state, version, level)
+        if level >= 2 and status != version.status:
+            twins.append(f"version {version.number} {why}")
+        if status == "stable":
+            return version, twins
+        if status not in _UNUSABLE and fallback is None:
+            fallback = version
+    return fallback, twins
+
+
+def _standing(state: View, version: Version, level: int) -> tuple[str, str]:
     """The status that counts, fenced if any version with the same bytes or meaning is; and why, as a predicate."""
     if version.status != "fenced":
         fence = fences.find(state, version.workflow, version.digest, version.semantic_digest, level=level)

@@ -14,18 +14,27 @@ from registry.core.commands import (
     Ack,
     Acknowledge,
     BeginEpoch,
+    Collect,
     Command,
     Found,
+    Hold,
+    Index,
     KeepKey,
     Label,
     Mark,
     Move,
+    NoteBackup,
     Publish,
+    Purge,
+    PutChunk,
+    Repack,
+    Retain,
     SetPolicy,
     Switch,
 )
+from registry.core.encoding import FINGERPRINT_BYTES
 from registry.core.errors import Invalid, Reason
-from registry.core.model import EPOCH_CAUSES, SEMVER_LABEL, STATUSES, Phase
+from registry.core.model import EPOCH_CAUSES, SEMVER_LABEL, SNAPSHOTS, STATUSES, Content, Phase
 
 NUMBER_MAX = 2**63 - 1
 EPOCH_MAX = 2**32  # no history is begun so often; a slip of the finger must not use them up
@@ -62,11 +71,7 @@ def check(command: Command) -> None:
             request_ids.check(command.request_id)
             _switch(command)
         case Mark():
-            request_ids.check(command.request_id)
-            names.check_workflow(command.workflow)
-            names.check_principal(command.principal)
-            _number(command.version, "version", least=1)
-            _reason(command.reason)
+            _about_version(command)
             if command.status not in STATUSES:
                 raise Invalid(
                     Reason.INVALID_STATUS,
@@ -90,6 +95,34 @@ def check(command: Command) -> None:
                     f"a key of {len(command.key)} bytes",
                     hint=f"it has {limits.FINGERPRINT_KEY_BYTES}",
                 )
+        case Hold():
+            _about_version(command)
+        case Purge():
+            _about_version(command)
+            names.check_digest(command.digest)
+        case Retain():
+            request_ids.check(command.request_id)
+            _retain(command)
+        case PutChunk():
+            request_ids.check(command.request_id)
+            names.check_digest(command.digest)
+            _chunk(command.content)
+        case Collect():
+            request_ids.check(command.request_id)
+            _some(len(command.digests), "chunks to collect", limits.COLLECTED)
+            for digest in command.digests:
+                names.check_digest(digest)
+        case Repack():
+            request_ids.check(command.request_id)
+            _repack(command)
+        case Index():
+            request_ids.check(command.request_id)
+        case NoteBackup():
+            request_ids.check(command.request_id)
+            names.check_line(command.backup.member, "member", limits.PRINCIPAL_CHARS)
+            names.check_principal(command.backup.principal)
+            for value in (command.backup.revision, command.backup.index, command.backup.taken_ms):
+                _number(value, "number in a backup")
         case Acknowledge():
             _count(len(command.acks), "acks", limits.ACKS)
             _count(len(command.contacts), "contacts", limits.CONTACTS)
@@ -103,6 +136,14 @@ def check(command: Command) -> None:
     _number(command.time_ms, "time_ms")
 
 
+def _about_version(command: Mark | Hold | Purge) -> None:
+    request_ids.check(command.request_id)
+    names.check_workflow(command.workflow)
+    names.check_principal(command.principal)
+    _number(command.version, "version", least=1)
+    _reason(command.reason)
+
+
 def _publish(command: Publish) -> None:
     names.check_workflow(command.workflow)
     names.check_principal(command.principal)
@@ -114,11 +155,75 @@ def _publish(command: Publish) -> None:
     for key, value in command.facts.items():
         names.check_name(key, "fact")
         names.check_text(value, f"fact {key}", limits.FACT_CHARS)
-    _count(command.content.size_bytes, "bytes of content", limits.CONTENT_BYTES_CEILING)
+    _content(command.digest, command.content)
+    if command.snapshot not in SNAPSHOTS:
+        raise Invalid(
+            Reason.INVALID_REQUEST,
+            f"not why a version was made: {command.snapshot[:80]!a}",
+            hint=f"one of {', '.join(SNAPSHOTS)}",
+        )
     _count(len(command.parents), "parents", limits.PARENTS)
     for parent in command.parents:
         _number(parent, "parent", least=1)
     _found_in_content(command)
+
+
+def _content(digest: str, content: Content) -> None:
+    """What it says of its own packing. Whether that is true shows where it is read."""
+    is_large = content.encoding == "chunks"
+    most = limits.LARGE_CONTENT_BYTES_CEILING if is_large else limits.CONTENT_BYTES_CEILING
+    _count(content.size_bytes, "bytes of content", most)
+    if is_large:
+        _some(len(content.chunks), "chunks", limits.CHUNKS)
+        for chunk in content.chunks:
+            names.check_digest(chunk)
+        least = (len(content.chunks) - 1) * limits.CHUNK_BYTES
+        fits = not content.data and least < content.size_bytes <= least + limits.CHUNK_BYTES
+    else:
+        fits = not content.chunks
+    if content.encoding == "delta":
+        names.check_digest(content.base)
+        fits = fits and content.base != digest and 1 <= content.depth <= limits.DELTA_DEPTH
+    else:
+        fits = fits and not content.base and not content.depth
+    if not fits:
+        raise Invalid(
+            Reason.INVALID_REQUEST,
+            f"the content is not packed as its encoding {content.encoding} says",
+            hint=f"a delta has another content as its base and a depth of 1 to {limits.DELTA_DEPTH}, large content has "
+            f"chunks of {limits.CHUNK_BYTES} bytes",
+        )
+
+
+def _chunk(content: Content) -> None:
+    if content.encoding not in ("raw", "zstd") or content.base or content.depth or content.chunks:
+        raise Invalid(
+            Reason.INVALID_REQUEST,
+            f"a chunk is not stored as {content.encoding}",
+            hint="a chunk stands alone: raw or zstd",
+        )
+    _some(content.size_bytes, "bytes of a chunk", limits.CHUNK_BYTES)
+
+
+def _repack(command: Repack) -> None:
+    names.check_digest(command.digest)
+    _content(command.digest, command.content)
+    if command.content.encoding == "chunks" or len(command.was) != FINGERPRINT_BYTES:
+        raise Invalid(
+            Reason.INVALID_REQUEST,
+            f"not to be packed as {command.content.encoding}, from a row of {len(command.was)} bytes of fingerprint",
+            hint=f"raw, zstd or delta, and {FINGERPRINT_BYTES} bytes of the row that it takes the place of",
+        )
+
+
+def _retain(command: Retain) -> None:
+    names.check_workflow(command.workflow)
+    names.check_principal(command.principal)
+    names.check_text(command.keep_days, "keep_days", limits.KEEP_CHARS)
+    _reason(command.reason)
+    _some(len(command.versions), "versions to let go of", limits.RETAINED)
+    for version in command.versions:
+        _number(version, "version", least=1)
 
 
 def _found_in_content(command: Publish) -> None:
@@ -234,6 +339,12 @@ def _reason(reason: str) -> None:
 def _number(value: int, what: str, *, least: int = 0) -> None:
     if not least <= value <= NUMBER_MAX:
         raise Invalid(Reason.INVALID_REQUEST, f"{what} is {value}", hint=f"it is a number from {least} on")
+
+
+def _some(count: int, what: str, most: int) -> None:
+    if count < 1:
+        raise Invalid(Reason.INVALID_REQUEST, f"{count} {what}", hint="name at least one")
+    _count(count, what, most)
 
 
 def _count(count: int, what: str, most: int) -> None:

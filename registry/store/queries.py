@@ -13,6 +13,7 @@ from typing import Generic, NoReturn, TypeVar
 from cluster.kv.api import Reader
 from registry.core import impact as impacts
 from registry.core import limits, names, policies
+from registry.core.decisions import removed_content
 from registry.core.errors import Conflict, Invalid, NotFound, Reason
 from registry.core.impact import Impact
 from registry.core.model import STATUSES, Agent, Change, Content, Pointer, Policy, Registry, Version, Workflow
@@ -121,8 +122,13 @@ def resolve(reader: Reader, workflow: str, target: Target) -> Version:
 
 
 def stored_content(reader: Reader, version: Version) -> Content:
-    """As it is kept: unchecked. Raises CORRUPT_CONTENT if it is missing."""
-    stored = Rows(reader).content(version.digest)
+    """As it is kept: unchecked. Raises CONTENT_REMOVED, also where another version still has the same bytes, and
+    CORRUPT_CONTENT if it is missing without a reason."""
+    rows = Rows(reader)
+    stored = rows.content(version.digest)
+    removed = version.removed or (rows.purged(version.digest) if stored is None else None)
+    if removed is not None:
+        raise removed_content(version, removed)
     if stored is None:
         raise content.corrupt(version.digest, "is missing")
     return stored

@@ -9,10 +9,22 @@ from msgspec import msgpack
 
 from cluster.kv.api import Reader, Transaction
 from registry.core.encoding import encode, encode_wide
-from registry.core.model import Agent, Change, Content, Digest, Pointer, Policy, Registry, Version, Workflow
-from registry.core.outcomes import Labelled, Marked, Published, Remembered
-from registry.store import tables
-from registry.store.tables import number, past, within
+from registry.core.model import (
+    Agent,
+    Backup,
+    Change,
+    Content,
+    Digest,
+    Pointer,
+    Policy,
+    Registry,
+    Removed,
+    Version,
+    Workflow,
+)
+from registry.core.outcomes import Marked, Published, Remembered
+from registry.store import compact, tables
+from registry.store.tables import number, past, raw, within
 
 _Row = TypeVar("_Row")
 _REGISTRY_KEY = b"registry"
@@ -26,6 +38,8 @@ _change = msgpack.Decoder(Change)
 _remembered = msgpack.Decoder(Remembered)
 _agent = msgpack.Decoder(Agent)
 _policy = msgpack.Decoder(Policy)
+_removed = msgpack.Decoder(Removed)
+_backup = msgpack.Decoder(Backup)
 _numbers = msgpack.Decoder(tuple[int, ...])
 
 
@@ -52,13 +66,14 @@ class Rows:
             yield _workflow.decode(row)
 
     def version(self, workflow: str, version: int) -> Version | None:
-        return _optional(_version, self._reader.get(tables.VERSIONS, within(workflow) + number(version)))
+        row = self._reader.get(tables.VERSIONS, within(workflow) + number(version))
+        return None if row is None else _to_version(workflow, version, row)
 
     def versions(self, workflow: str, below: int) -> Iterator[Version]:
         """Newest first, those with a number below `below`."""
         prefix = within(workflow)
-        for _, row in self._reader.scan(tables.VERSIONS, prefix, prefix + number(below), reverse=True):
-            yield _version.decode(row)
+        for key, row in self._reader.scan(tables.VERSIONS, prefix, prefix + number(below), reverse=True):
+            yield _to_version(workflow, tables.to_number(key[len(prefix) :]), row)
 
     def digest(self, workflow: str, digest: str) -> Digest | None:
         return _optional(_digest, self._reader.get(tables.DIGESTS, within(workflow) + digest.encode("ascii")))
@@ -108,15 +123,59 @@ class Rows:
         return self._reader.get(tables.CONTENTS, digest.encode("ascii")) is not None
 
     def content(self, digest: str) -> Content | None:
-        return _optional(_content, self._reader.get(tables.CONTENTS, digest.encode("ascii")))
+        row = self._reader.get(tables.CONTENTS, digest.encode("ascii"))
+        return None if row is None else _to_content(row)
+
+    def holders(self, digest: str) -> Iterator[tuple[str, int]]:
+        prefix = raw(digest)
+        for key, _ in self._reader.scan(tables.HOLDERS, prefix, prefix + b"\xff" * 2):
+            workflow, _, held = key[len(prefix) :].partition(b"\0")
+            yield workflow.decode("ascii"), tables.to_number(held)
+
+    def deltas(self, base: str) -> Iterator[str]:
+        prefix = raw(base)
+        for key, _ in self._reader.scan(tables.DELTAS, prefix, prefix + b"\xff" * 33):
+            yield f"sha256:{key[len(prefix) :].hex()}"
+
+    def chunk(self, digest: str) -> Content | None:
+        row = self._reader.get(tables.CHUNKS, digest.encode("ascii"))
+        return None if row is None else _to_content(row)
+
+    def chunk_uses(self, digest: str) -> int | None:
+        row = self._reader.get(tables.CHUNK_USES, digest.encode("ascii"))
+        return None if row is None else tables.to_number(row)
+
+    def chunks(self, after: str = "") -> Iterator[tuple[str, int]]:
+        """Every chunk and how many contents name it, in order of digest, those after one."""
+        start = after.encode("ascii") + b"\0" if after else b""
+        for key, row in self._reader.scan(tables.CHUNK_USES, start):
+            yield key.decode("ascii"), tables.to_number(row)
+
+    def contents(self, after: str = "") -> Iterator[tuple[str, Content]]:
+        """In order of digest, those after one."""
+        start = after.encode("ascii") + b"\0" if after else b""
+        for key, row in self._reader.scan(tables.CONTENTS, start):
+            yield key.decode("ascii"), _to_content(row)
+
+    def let_go(self, digest: str) -> int | None:
+        row = self._reader.get(tables.LET_GO, raw(digest))
+        return None if row is None else tables.to_number(row)
+
+    def purged(self, digest: str) -> Removed | None:
+        return _optional(_removed, self._reader.get(tables.PURGED, digest.encode("ascii")))
+
+    def backups(self) -> Iterator[Backup]:
+        for _, row in self._reader.scan(tables.BACKUPS):
+            yield _backup.decode(row)
 
     def change(self, revision: int) -> Change | None:
-        return _optional(_change, self._reader.get(tables.CHANGES, number(revision)))
+        row = self._reader.get(tables.CHANGES, number(revision))
+        return None if row is None else self._change(revision, row)
 
     def changes(self, start: int) -> Iterator[Change]:
         """In order of revision, from `start` on."""
-        for _, row in self._reader.scan(tables.CHANGES, number(start)):
-            yield _change.decode(row)
+        for key, row in self._reader.scan(tables.CHANGES, number(start)):
+            yield self._change(tables.to_number(key), row)
 
     def workflow_revisions(self, workflow: str, below: int = 1 << 63) -> Iterator[int]:
         """Revisions of the changes of a workflow below `below`, newest first."""
@@ -125,7 +184,10 @@ class Rows:
             yield tables.to_number(key[len(prefix) :])
 
     def remembered(self, request_id: str) -> Remembered | None:
-        return _optional(_remembered, self._reader.get(tables.REQUESTS, request_id.encode("ascii")))
+        row = self._reader.get(tables.REQUESTS, request_id.encode("ascii"))
+        if row is None or not compact.is_compact(row):
+            return _optional(_remembered, row)
+        return compact.unpack_remembered(row, self._referred)
 
     def request_id(self, sequence: int) -> str:
         row = self._reader.get(tables.REQUEST_ORDER, number(sequence))
@@ -148,13 +210,32 @@ class Rows:
         row = self._reader.get(tables.CONTACTS, agent.encode("ascii"))
         return 0 if row is None else tables.to_number(row)
 
+    def _change(self, revision: int, row: bytes) -> Change:
+        return compact.unpack_change(revision, row, self._referred) if compact.is_compact(row) else _change.decode(row)
+
+    def _referred(self, workflow: str, number: int) -> Version:
+        version = self.version(workflow, number)
+        if version is None:
+            raise KeyError(f"version {number} of {workflow} is missing")
+        return version
+
+
+def _to_version(workflow: str, version: int, row: bytes) -> Version:
+    return compact.unpack_version(workflow, version, row) if compact.is_compact(row) else _version.decode(row)
+
+
+def _to_content(row: bytes) -> Content:
+    return compact.unpack_content(row) if compact.is_compact(row) else _content.decode(row)
+
 
 class StoreState(Rows):
-    """core.state.State over the transaction of a tick."""
+    """core.state.State over the transaction of a tick. `level`: the feature level in force; it decides how some rows
+    are written, which all members must do alike."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, *, level: int) -> None:
         super().__init__(transaction)
         self._transaction = transaction
+        self._small = level >= 2
 
     def put_registry(self, registry: Registry) -> None:
         self._transaction.put(tables.REGISTRY, _REGISTRY_KEY, encode(registry))
@@ -163,7 +244,8 @@ class StoreState(Rows):
         self._transaction.put(tables.WORKFLOWS, workflow.name.encode("ascii"), encode(workflow))
 
     def put_version(self, version: Version) -> None:
-        self._transaction.put(tables.VERSIONS, within(version.workflow) + number(version.number), encode_wide(version))
+        row = compact.pack_version(version) if self._small else encode_wide(version)
+        self._transaction.put(tables.VERSIONS, within(version.workflow) + number(version.number), row)
 
     def put_digest(self, workflow: str, digest: str, row: Digest) -> None:
         self._transaction.put(tables.DIGESTS, within(workflow) + digest.encode("ascii"), encode(row))
@@ -195,26 +277,70 @@ class StoreState(Rows):
         self._transaction.put(tables.SWITCHES, switch, row)
 
     def put_content(self, digest: str, content: Content) -> None:
-        self._transaction.put(tables.CONTENTS, digest.encode("ascii"), encode(content))
+        before = self.content(digest)
+        if before is not None and before.base:
+            self._transaction.delete(tables.DELTAS, raw(before.base) + raw(digest))
+        if content.base:
+            self._transaction.put(tables.DELTAS, raw(content.base) + raw(digest), b"")
+        row = compact.pack_content(content) if self._small else encode(content)
+        self._transaction.put(tables.CONTENTS, digest.encode("ascii"), row)
+
+    def delete_content(self, digest: str) -> None:
+        before = self.content(digest)
+        if before is not None and before.base:
+            self._transaction.delete(tables.DELTAS, raw(before.base) + raw(digest))
+        self._transaction.delete(tables.CONTENTS, digest.encode("ascii"))
+
+    def put_holder(self, digest: str, workflow: str, version: int) -> None:
+        self._transaction.put(tables.HOLDERS, raw(digest) + within(workflow) + number(version), b"")
+
+    def delete_holder(self, digest: str, workflow: str, version: int) -> None:
+        self._transaction.delete(tables.HOLDERS, raw(digest) + within(workflow) + number(version))
+
+    def put_chunk(self, digest: str, content: Content) -> None:
+        self._transaction.put(tables.CHUNKS, digest.encode("ascii"), compact.pack_content(content))
+        self.put_chunk_uses(digest, 0)
+
+    def put_chunk_uses(self, digest: str, uses: int) -> None:
+        self._transaction.put(tables.CHUNK_USES, digest.encode("ascii"), number(uses))
+
+    def delete_chunk(self, digest: str) -> None:
+        self._transaction.delete(tables.CHUNKS, digest.encode("ascii"))
+        self._transaction.delete(tables.CHUNK_USES, digest.encode("ascii"))
+
+    def put_let_go(self, digest: str, revision: int) -> None:
+        self._transaction.put(tables.LET_GO, raw(digest), number(revision))
+
+    def put_purged(self, digest: str, row: Removed) -> None:
+        self._transaction.put(tables.PURGED, digest.encode("ascii"), encode(row))
+
+    def put_backup(self, backup: Backup) -> None:
+        self._transaction.put(tables.BACKUPS, _backup_key(backup), encode(backup))
+
+    def delete_backup(self, backup: Backup) -> None:
+        self._transaction.delete(tables.BACKUPS, _backup_key(backup))
 
     def put_change(self, change: Change) -> None:
-        row = encode(change) if change.version is None else encode_wide(change)
+        row = compact.pack_change(change) if self._small else encode_wide(change)
         self._transaction.put(tables.CHANGES, number(change.revision), row)
         for workflow in change.workflows:
             self._transaction.put(tables.WORKFLOW_CHANGES, within(workflow) + number(change.revision), b"")
 
     def remember(self, request_id: str, row: Remembered) -> None:
-        has_version = isinstance(row.outcome, Published | Marked | Labelled)
-        encoded = encode_wide(row) if has_version else encode(row)
+        if self._small:
+            encoded = compact.pack_remembered(row)
+        else:
+            encoded = encode_wide(row) if isinstance(row.outcome, Published | Marked) else encode(row)
         self._transaction.put(tables.REQUESTS, request_id.encode("ascii"), encoded)
         self._transaction.put(tables.REQUEST_ORDER, number(row.sequence), request_id.encode("ascii"))
 
     def forget(self, request_id: str) -> None:
-        row = self.remembered(request_id)
+        row = self._transaction.get(tables.REQUESTS, request_id.encode("ascii"))
         if row is None:
             raise KeyError(f"request {request_id} is not remembered")
+        sequence = compact.sequence(row) if compact.is_compact(row) else _remembered.decode(row).sequence
         self._transaction.delete(tables.REQUESTS, request_id.encode("ascii"))
-        self._transaction.delete(tables.REQUEST_ORDER, number(row.sequence))
+        self._transaction.delete(tables.REQUEST_ORDER, number(sequence))
 
     def put_agent(self, agent: Agent) -> None:
         key = within(agent.workflow, agent.pointer) + agent.agent.encode("ascii")
@@ -222,3 +348,7 @@ class StoreState(Rows):
 
     def put_contact(self, agent: str, time_ms: int) -> None:
         self._transaction.put(tables.CONTACTS, agent.encode("ascii"), number(time_ms))
+
+
+def _backup_key(backup: Backup) -> bytes:
+    return number(backup.revision) + number(backup.index) + number(backup.taken_ms)

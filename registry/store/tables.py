@@ -2,7 +2,8 @@
 
 Text in keys is ASCII, names of at most 63 characters, closed by a zero byte; numbers are 8 bytes, big-endian, so
 that scans are in order. The longest keys are of 256 bytes (agents, semvers); LMDB takes 511. Values are MessagePack
-rows of core.model unless said otherwise.
+rows of core.model unless said otherwise: maps by field name, or since feature level 2 (versions, contents, chunks,
+changes, requests) the smaller ones of `compact`.
 
     registry          "registry"                              Registry
     workflows         workflow                                Workflow
@@ -23,7 +24,16 @@ rows of core.model unless said otherwise.
     requires          sha256 of what is required,             number of the newest version that requires it
                       its first 32 hex digits, 0 workflow
 
-The last three are empty below feature level 2.
+    holders           sha256 (32 bytes), workflow 0 number    empty: a version whose content is kept has these bytes
+    deltas            sha256 of the base, of the delta        empty
+    chunks            "sha256:<hex>"                          Content: raw or zstd
+    chunk_uses        "sha256:<hex>"                          number of contents that name the chunk; 0 too
+    let_go            sha256 (32 bytes)                       lowest revision of a version that had these bytes and
+                                                              lost its content: backups since then may hold them
+    purged            "sha256:<hex>"                          Removed: bytes that are refused from now on
+    backups           revision, index, unix ms                Backup
+
+All from `fences` on are empty below feature level 2.
 """
 
 from __future__ import annotations
@@ -47,6 +57,13 @@ CONTACTS = "contacts"
 FENCES = "fences"
 POLICIES = "policies"
 REQUIRES = "requires"
+HOLDERS = "holders"
+DELTAS = "deltas"
+CHUNKS = "chunks"
+CHUNK_USES = "chunk_uses"
+LET_GO = "let_go"
+PURGED = "purged"
+BACKUPS = "backups"
 
 TABLES = (
     REGISTRY,
@@ -66,6 +83,13 @@ TABLES = (
     FENCES,
     POLICIES,
     REQUIRES,
+    HOLDERS,
+    DELTAS,
+    CHUNKS,
+    CHUNK_USES,
+    LET_GO,
+    PURGED,
+    BACKUPS,
 )
 TOKEN_HEX_DIGITS = 32
 
@@ -78,6 +102,11 @@ def within(*names: str) -> bytes:
 def requiring(token: str) -> bytes:
     """The start of every key of `requires` about `token`, which may be of any length and script."""
     return hashlib.sha256(token.encode()).hexdigest()[:TOKEN_HEX_DIGITS].encode("ascii") + b"\0"
+
+
+def raw(digest: str) -> bytes:
+    """The 32 bytes of a digest `sha256:<hex>`."""
+    return bytes.fromhex(digest.removeprefix("sha256:"))
 
 
 def past(prefix: bytes) -> bytes:

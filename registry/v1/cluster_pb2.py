@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from registry.v1 import registry_pb2 as registry_dot_v1_dot_registry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19registry/v1/cluster.proto\x12\x0bregistry.v1\x1a\x1aregistry/v1/registry.proto\"\x12\n\x10GetStatusRequest\"\xcf\x02\n\x11GetStatusResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo\x12\x13\n\x0bleader_name\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12*\n\x07members\x18\x05 \x03(\x0b\x32\x19.registry.v1.MemberStatus\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x11\n\tleader_id\x18\x07 \x01(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x13\n\x0b\x66irst_index\x18\t \x01(\x04\x12\x12\n\nlast_index\x18\n \x01(\x04\x12\x15\n\rfeature_level\x18\x0b \x01(\r\x12\x10\n\x08\x66\x65tching\x18\x0c \x01(\t\x12+\n\x07waiting\x18\r \x03(\x0b\x32\x1a.registry.v1.WaitingMember\"\xd0\x01\n\x0cMemberStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x14\n\x0cpeer_address\x18\x04 \x01(\t\x12\x12\n\ndatacenter\x18\x05 \x01(\t\x12\r\n\x05\x61live\x18\x06 \x01(\x08\x12\x15\n\rapplied_index\x18\x07 \x01(\x04\x12\x0b\n\x03lag\x18\x08 \x01(\x04\x12\n\n\x02id\x18\t \x01(\t\x12\x13\n\x0bincarnation\x18\n \x01(\t\x12\x15\n\rfeature_level\x18\x0b \x01(\r\"\xa9\x01\n\rWaitingMember\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x14\n\x0cpeer_address\x18\x05 \x01(\t\x12\x12\n\ndatacenter\x18\x06 \x01(\t\x12\r\n\x05\x61live\x18\x07 \x01(\x08\x12\x15\n\rfeature_level\x18\x08 \x01(\r\x12\x0f\n\x07\x63ommand\x18\t \x01(\t\"\"\n\x10\x41\x64\x64MemberRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\"5\n\x14PromoteMemberRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"4\n\x13RemoveMemberRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"+\n\x19TransferLeadershipRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\"M\n\x12MembershipResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo\x12\x11\n\tmember_id\x18\x02 \x01(\t\"\x1e\n\rBackupRequest\x12\r\n\x05stale\x18\x01 \x01(\x08\"z\n\x0e\x42\x61\x63kupResponse\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.registry.v1.BackupStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12%\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x16.registry.v1.BackupEndH\x00\x42\x06\n\x04part\"m\n\x0b\x42\x61\x63kupStart\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x10\n\x08taken_ms\x18\x03 \x01(\x04\x12\x17\n\x0f\x65stimated_bytes\x18\x04 \x01(\x04\"/\n\tBackupEnd\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x32\xf5\x03\n\x0e\x43lusterService\x12J\n\tGetStatus\x12\x1d.registry.v1.GetStatusRequest\x1a\x1e.registry.v1.GetStatusResponse\x12K\n\tAddMember\x12\x1d.registry.v1.AddMemberRequest\x1a\x1f.registry.v1.MembershipResponse\x12S\n\rPromoteMember\x12!.registry.v1.PromoteMemberRequest\x1a\x1f.registry.v1.MembershipResponse\x12Q\n\x0cRemoveMember\x12 .registry.v1.RemoveMemberRequest\x1a\x1f.registry.v1.MembershipResponse\x12]\n\x12TransferLeadership\x12&.registry.v1.TransferLeadershipRequest\x1a\x1f.registry.v1.MembershipResponse\x12\x43\n\x06\x42\x61\x63kup\x12\x1a.registry.v1.BackupRequest\x1a\x1b.registry.v1.BackupResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19registry/v1/cluster.proto\x12\x0bregistry.v1\x1a\x1aregistry/v1/registry.proto\"\x12\n\x10GetStatusRequest\"\xf9\x02\n\x11GetStatusResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo\x12\x13\n\x0bleader_name\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12*\n\x07members\x18\x05 \x03(\x0b\x32\x19.registry.v1.MemberStatus\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x11\n\tleader_id\x18\x07 \x01(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x13\n\x0b\x66irst_index\x18\t \x01(\x04\x12\x12\n\nlast_index\x18\n \x01(\x04\x12\x15\n\rfeature_level\x18\x0b \x01(\r\x12\x10\n\x08\x66\x65tching\x18\x0c \x01(\t\x12+\n\x07waiting\x18\r \x03(\x0b\x32\x1a.registry.v1.WaitingMember\x12\x10\n\x08no_space\x18\x0e \x01(\x08\x12\x16\n\x0eheadroom_bytes\x18\x0f \x01(\x04\"\xe2\x01\n\x0cMemberStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x14\n\x0cpeer_address\x18\x04 \x01(\t\x12\x12\n\ndatacenter\x18\x05 \x01(\t\x12\r\n\x05\x61live\x18\x06 \x01(\x08\x12\x15\n\rapplied_index\x18\x07 \x01(\x04\x12\x0b\n\x03lag\x18\x08 \x01(\x04\x12\n\n\x02id\x18\t \x01(\t\x12\x13\n\x0bincarnation\x18\n \x01(\t\x12\x15\n\rfeature_level\x18\x0b \x01(\r\x12\x10\n\x08no_space\x18\x0c \x01(\x08\"\xa9\x01\n\rWaitingMember\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x14\n\x0cpeer_address\x18\x05 \x01(\t\x12\x12\n\ndatacenter\x18\x06 \x01(\t\x12\r\n\x05\x61live\x18\x07 \x01(\x08\x12\x15\n\rfeature_level\x18\x08 \x01(\r\x12\x0f\n\x07\x63ommand\x18\t \x01(\t\"\"\n\x10\x41\x64\x64MemberRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\"5\n\x14PromoteMemberRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"4\n\x13RemoveMemberRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"+\n\x19TransferLeadershipRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\"M\n\x12MembershipResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo\x12\x11\n\tmember_id\x18\x02 \x01(\t\"\x1e\n\rBackupRequest\x12\r\n\x05stale\x18\x01 \x01(\x08\"z\n\x0e\x42\x61\x63kupResponse\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.registry.v1.BackupStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12%\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x16.registry.v1.BackupEndH\x00\x42\x06\n\x04part\"m\n\x0b\x42\x61\x63kupStart\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x10\n\x08taken_ms\x18\x03 \x01(\x04\x12\x17\n\x0f\x65stimated_bytes\x18\x04 \x01(\x04\"/\n\tBackupEnd\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\x0e\n\x0cScrubRequest\"\xc0\x01\n\rScrubResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\x10\n\x08\x63ontents\x18\x03 \x01(\x04\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x17\n\x0f\x65stimated_bytes\x18\x05 \x01(\x04\x12#\n\x06\x64\x61mage\x18\x06 \x03(\x0b\x32\x13.registry.v1.Damage\x12\x0c\n\x04\x64one\x18\x07 \x01(\x08\x12\x0e\n\x06repair\x18\x08 \x01(\t\"2\n\x06\x44\x61mage\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04what\x18\x03 \x01(\t\"\x10\n\x0e\x43ompactRequest\"p\n\x0f\x43ompactResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo\x12\x14\n\x0c\x62\x65\x66ore_bytes\x18\x02 \x01(\x04\x12\x13\n\x0b\x61\x66ter_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\x32\xff\x04\n\x0e\x43lusterService\x12J\n\tGetStatus\x12\x1d.registry.v1.GetStatusRequest\x1a\x1e.registry.v1.GetStatusResponse\x12K\n\tAddMember\x12\x1d.registry.v1.AddMemberRequest\x1a\x1f.registry.v1.MembershipResponse\x12S\n\rPromoteMember\x12!.registry.v1.PromoteMemberRequest\x1a\x1f.registry.v1.MembershipResponse\x12Q\n\x0cRemoveMember\x12 .registry.v1.RemoveMemberRequest\x1a\x1f.registry.v1.MembershipResponse\x12]\n\x12TransferLeadership\x12&.registry.v1.TransferLeadershipRequest\x1a\x1f.registry.v1.MembershipResponse\x12\x43\n\x06\x42\x61\x63kup\x12\x1a.registry.v1.BackupRequest\x1a\x1b.registry.v1.BackupResponse0\x01\x12@\n\x05Scrub\x12\x19.registry.v1.ScrubRequest\x1a\x1a.registry.v1.ScrubResponse0\x01\x12\x46\n\x07\x43ompact\x12\x1b.registry.v1.CompactRequest\x1a\x1c.registry.v1.CompactResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,29 +35,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=70
   _globals['_GETSTATUSREQUEST']._serialized_end=88
   _globals['_GETSTATUSRESPONSE']._serialized_start=91
-  _globals['_GETSTATUSRESPONSE']._serialized_end=426
-  _globals['_MEMBERSTATUS']._serialized_start=429
-  _globals['_MEMBERSTATUS']._serialized_end=637
-  _globals['_WAITINGMEMBER']._serialized_start=640
-  _globals['_WAITINGMEMBER']._serialized_end=809
-  _globals['_ADDMEMBERREQUEST']._serialized_start=811
-  _globals['_ADDMEMBERREQUEST']._serialized_end=845
-  _globals['_PROMOTEMEMBERREQUEST']._serialized_start=847
-  _globals['_PROMOTEMEMBERREQUEST']._serialized_end=900
-  _globals['_REMOVEMEMBERREQUEST']._serialized_start=902
-  _globals['_REMOVEMEMBERREQUEST']._serialized_end=954
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=956
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=999
-  _globals['_MEMBERSHIPRESPONSE']._serialized_start=1001
-  _globals['_MEMBERSHIPRESPONSE']._serialized_end=1078
-  _globals['_BACKUPREQUEST']._serialized_start=1080
-  _globals['_BACKUPREQUEST']._serialized_end=1110
-  _globals['_BACKUPRESPONSE']._serialized_start=1112
-  _globals['_BACKUPRESPONSE']._serialized_end=1234
-  _globals['_BACKUPSTART']._serialized_start=1236
-  _globals['_BACKUPSTART']._serialized_end=1345
-  _globals['_BACKUPEND']._serialized_start=1347
-  _globals['_BACKUPEND']._serialized_end=1394
-  _globals['_CLUSTERSERVICE']._serialized_start=1397
-  _globals['_CLUSTERSERVICE']._serialized_end=1898
+  _globals['_GETSTATUSRESPONSE']._serialized_end=468
+  _globals['_MEMBERSTATUS']._serialized_start=471
+  _globals['_MEMBERSTATUS']._serialized_end=697
+  _globals['_WAITINGMEMBER']._serialized_start=700
+  _globals['_WAITINGMEMBER']._serialized_end=869
+  _globals['_ADDMEMBERREQUEST']._serialized_start=871
+  _globals['_ADDMEMBERREQUEST']._serialized_end=905
+  _globals['_PROMOTEMEMBERREQUEST']._serialized_start=907
+  _globals['_PROMOTEMEMBERREQUEST']._serialized_end=960
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=962
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1014
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1016
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1059
+  _globals['_MEMBERSHIPRESPONSE']._serialized_start=1061
+  _globals['_MEMBERSHIPRESPONSE']._serialized_end=1138
+  _globals['_BACKUPREQUEST']._serialized_start=1140
+  _globals['_BACKUPREQUEST']._serialized_end=1170
+  _globals['_BACKUPRESPONSE']._serialized_start=1172
+  _globals['_BACKUPRESPONSE']._serialized_end=1294
+  _globals['_BACKUPSTART']._serialized_start=1296
+  _globals['_BACKUPSTART']._serialized_end=1405
+  _globals['_BACKUPEND']._serialized_start=1407
+  _globals['_BACKUPEND']._serialized_end=1454
+  _globals['_SCRUBREQUEST']._serialized_start=1456
+  _globals['_SCRUBREQUEST']._serialized_end=1470
+  _globals['_SCRUBRESPONSE']._serialized_start=1473
+  _globals['_SCRUBRESPONSE']._serialized_end=1665
+  _globals['_DAMAGE']._serialized_start=1667
+  _globals['_DAMAGE']._serialized_end=1717
+  _globals['_COMPACTREQUEST']._serialized_start=1719
+  _globals['_COMPACTREQUEST']._serialized_end=1735
+  _globals['_COMPACTRESPONSE']._serialized_start=1737
+  _globals['_COMPACTRESPONSE']._serialized_end=1849
+  _globals['_CLUSTERSERVICE']._serialized_start=1852
+  _globals['_CLUSTERSERVICE']._serialized_end=2491
 # @@protoc_insertion_point(module_scope)

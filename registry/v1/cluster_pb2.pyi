@@ -51,6 +51,8 @@ class GetStatusResponse(_message.Message):
     FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     FETCHING_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    NO_SPACE_FIELD_NUMBER: _builtins.int
+    HEADROOM_BYTES_FIELD_NUMBER: _builtins.int
     leader_name: _builtins.str
     """empty: none known"""
     term: _builtins.int
@@ -67,6 +69,10 @@ class GetStatusResponse(_message.Message):
     """in force"""
     fetching: _builtins.str
     """by the serving member, in words; empty: nothing"""
+    no_space: _builtins.bool
+    """writes are refused: the leader, or too many voters, have too little space left"""
+    headroom_bytes: _builtins.int
+    """of the serving member: what can still be written, about"""
     @_builtins.property
     def info(self) -> _registry_pb2.ReplyInfo: ...
     @_builtins.property
@@ -91,10 +97,12 @@ class GetStatusResponse(_message.Message):
         feature_level: _builtins.int = ...,
         fetching: _builtins.str = ...,
         waiting: _abc.Iterable[Global___WaitingMember] | None = ...,
+        no_space: _builtins.bool = ...,
+        headroom_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "feature_level", b"feature_level", "fetching", b"fetching", "first_index", b"first_index", "info", b"info", "last_index", b"last_index", "leader_id", b"leader_id", "leader_name", b"leader_name", "members", b"members", "role", b"role", "term", b"term", "version", b"version", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "feature_level", b"feature_level", "fetching", b"fetching", "first_index", b"first_index", "headroom_bytes", b"headroom_bytes", "info", b"info", "last_index", b"last_index", "leader_id", b"leader_id", "leader_name", b"leader_name", "members", b"members", "no_space", b"no_space", "role", b"role", "term", b"term", "version", b"version", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -115,6 +123,7 @@ class MemberStatus(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
+    NO_SPACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: _builtins.str
     """leader, voter, observer"""
@@ -133,6 +142,8 @@ class MemberStatus(_message.Message):
     """of its data directory; empty: not heard yet"""
     feature_level: _builtins.int
     """the highest its release supports; 0: not known"""
+    no_space: _builtins.bool
+    """it said that it has too little space left"""
     def __init__(
         self,
         *,
@@ -147,10 +158,11 @@ class MemberStatus(_message.Message):
         id: _builtins.str = ...,
         incarnation: _builtins.str = ...,
         feature_level: _builtins.int = ...,
+        no_space: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "applied_index", b"applied_index", "datacenter", b"datacenter", "feature_level", b"feature_level", "id", b"id", "incarnation", b"incarnation", "lag", b"lag", "name", b"name", "peer_address", b"peer_address", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "applied_index", b"applied_index", "datacenter", b"datacenter", "feature_level", b"feature_level", "id", b"id", "incarnation", b"incarnation", "lag", b"lag", "name", b"name", "no_space", b"no_space", "peer_address", b"peer_address", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -418,3 +430,138 @@ class BackupEnd(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BackupEnd: _TypeAlias = BackupEnd  # noqa: Y015
+
+@_typing.final
+class ScrubRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScrubRequest: _TypeAlias = ScrubRequest  # noqa: Y015
+
+@_typing.final
+class ScrubResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    CONTENTS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    ESTIMATED_BYTES_FIELD_NUMBER: _builtins.int
+    DAMAGE_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """looked at so far"""
+    contents: _builtins.int
+    """unpacked and checked against their digests"""
+    bytes: _builtins.int
+    estimated_bytes: _builtins.int
+    """for a progress bar"""
+    done: _builtins.bool
+    repair: _builtins.str
+    """done, with damage: what happens now"""
+    @_builtins.property
+    def info(self) -> _registry_pb2.ReplyInfo: ...
+    @_builtins.property
+    def damage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Damage]:
+        """found so far, at most 100"""
+
+    def __init__(
+        self,
+        *,
+        info: _registry_pb2.ReplyInfo | None = ...,
+        rows: _builtins.int = ...,
+        contents: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        estimated_bytes: _builtins.int = ...,
+        damage: _abc.Iterable[Global___Damage] | None = ...,
+        done: _builtins.bool = ...,
+        repair: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "contents", b"contents", "damage", b"damage", "done", b"done", "estimated_bytes", b"estimated_bytes", "info", b"info", "repair", b"repair", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScrubResponse: _TypeAlias = ScrubResponse  # noqa: Y015
+
+@_typing.final
+class Damage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    key: _builtins.str
+    """as text, bytes escaped"""
+    what: _builtins.str
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        key: _builtins.str = ...,
+        what: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "table", b"table", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Damage: _TypeAlias = Damage  # noqa: Y015
+
+@_typing.final
+class CompactRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompactRequest: _TypeAlias = CompactRequest  # noqa: Y015
+
+@_typing.final
+class CompactResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    BEFORE_BYTES_FIELD_NUMBER: _builtins.int
+    AFTER_BYTES_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    before_bytes: _builtins.int
+    """of the file"""
+    after_bytes: _builtins.int
+    """done: likewise"""
+    done: _builtins.bool
+    @_builtins.property
+    def info(self) -> _registry_pb2.ReplyInfo: ...
+    def __init__(
+        self,
+        *,
+        info: _registry_pb2.ReplyInfo | None = ...,
+        before_bytes: _builtins.int = ...,
+        after_bytes: _builtins.int = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_bytes", b"after_bytes", "before_bytes", b"before_bytes", "done", b"done", "info", b"info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompactResponse: _TypeAlias = CompactResponse  # noqa: Y015

@@ -69,6 +69,16 @@ class ClusterServiceStub:
                 request_serializer=registry_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
                 response_deserializer=registry_dot_v1_dot_cluster__pb2.BackupResponse.FromString,
                 _registered_method=True)
+        self.Scrub = channel.unary_stream(
+                '/registry.v1.ClusterService/Scrub',
+                request_serializer=registry_dot_v1_dot_cluster__pb2.ScrubRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_cluster__pb2.ScrubResponse.FromString,
+                _registered_method=True)
+        self.Compact = channel.unary_stream(
+                '/registry.v1.ClusterService/Compact',
+                request_serializer=registry_dot_v1_dot_cluster__pb2.CompactRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_cluster__pb2.CompactResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
@@ -128,6 +138,25 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Scrub(self, request, context):
+        """Reads every row and content of the serving member and checks it, slowly, while it serves. The last message is the
+        report. A member that finds damage in its state fetches it anew from another member: it ends, and repairs itself
+        when it is started again. Members do so by themselves once a day.
+        Errors: BUSY (a scrub runs here already).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Compact(self, request, context):
+        """Rewrites the serving member's database without its free pages, while it serves: what retention and purge left free
+        goes back to the file system. Needs as much free space as the data takes. The last message is the report.
+        Errors: BUSY (one runs here already, or a state is being fetched), NO_SPACE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -160,6 +189,16 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.Backup,
                     request_deserializer=registry_dot_v1_dot_cluster__pb2.BackupRequest.FromString,
                     response_serializer=registry_dot_v1_dot_cluster__pb2.BackupResponse.SerializeToString,
+            ),
+            'Scrub': grpc.unary_stream_rpc_method_handler(
+                    servicer.Scrub,
+                    request_deserializer=registry_dot_v1_dot_cluster__pb2.ScrubRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_cluster__pb2.ScrubResponse.SerializeToString,
+            ),
+            'Compact': grpc.unary_stream_rpc_method_handler(
+                    servicer.Compact,
+                    request_deserializer=registry_dot_v1_dot_cluster__pb2.CompactRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_cluster__pb2.CompactResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -329,6 +368,60 @@ class ClusterService:
             '/registry.v1.ClusterService/Backup',
             registry_dot_v1_dot_cluster__pb2.BackupRequest.SerializeToString,
             registry_dot_v1_dot_cluster__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Scrub(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/registry.v1.ClusterService/Scrub',
+            registry_dot_v1_dot_cluster__pb2.ScrubRequest.SerializeToString,
+            registry_dot_v1_dot_cluster__pb2.ScrubResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/registry.v1.ClusterService/Compact',
+            registry_dot_v1_dot_cluster__pb2.CompactRequest.SerializeToString,
+            registry_dot_v1_dot_cluster__pb2.CompactResponse.FromString,
             options,
             channel_credentials,
             insecure,

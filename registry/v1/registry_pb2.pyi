@@ -160,6 +160,9 @@ class Version(_message.Message):
     SECRETS_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     CHANGE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     workflow: _builtins.str
     number: _builtins.int
     digest: _builtins.str
@@ -178,6 +181,10 @@ class Version(_message.Message):
     """what it changed, against its first parent"""
     change: _builtins.str
     """and how much: none, minor, medium, major"""
+    snapshot: _builtins.str
+    """why it was made: published, manual, periodic, terminal"""
+    hold: _builtins.str
+    """why retention must keep its content; empty: not held"""
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -193,6 +200,10 @@ class Version(_message.Message):
     @_builtins.property
     def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """name -> keyed fingerprint of a value that was left out"""
+
+    @_builtins.property
+    def removed(self) -> Global___Removed:
+        """unset: its content is kept"""
 
     def __init__(
         self,
@@ -216,14 +227,51 @@ class Version(_message.Message):
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         summary: _builtins.str = ...,
         change: _builtins.str = ...,
+        snapshot: _builtins.str = ...,
+        hold: _builtins.str = ...,
+        removed: Global___Removed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["removed", b"removed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "change", b"change", "created_ms", b"created_ms", "digest", b"digest", "facts", b"facts", "kind", b"kind", "labels", b"labels", "message", b"message", "number", b"number", "parents", b"parents", "requires", b"requires", "revision", b"revision", "secrets", b"secrets", "semantic_digest", b"semantic_digest", "size_bytes", b"size_bytes", "status", b"status", "summary", b"summary", "value_digest", b"value_digest", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "change", b"change", "created_ms", b"created_ms", "digest", b"digest", "facts", b"facts", "hold", b"hold", "kind", b"kind", "labels", b"labels", "message", b"message", "number", b"number", "parents", b"parents", "removed", b"removed", "requires", b"requires", "revision", b"revision", "secrets", b"secrets", "semantic_digest", b"semantic_digest", "size_bytes", b"size_bytes", "snapshot", b"snapshot", "status", b"status", "summary", b"summary", "value_digest", b"value_digest", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Version: _TypeAlias = Version  # noqa: Y015
+
+@_typing.final
+class Removed(_message.Message):
+    """Why the content of a version is not kept any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    cause: _builtins.str
+    """retention, purge"""
+    revision: _builtins.int
+    time_ms: _builtins.int
+    principal: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        cause: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
+        principal: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "principal", b"principal", "reason", b"reason", "revision", b"revision", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Removed: _TypeAlias = Removed  # noqa: Y015
 
 @_typing.final
 class Finding(_message.Message):
@@ -267,6 +315,8 @@ class Policy(_message.Message):
     LITERALS_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     IMMUTABLE_LABELS_FIELD_NUMBER: _builtins.int
+    KEEP_LAST_FIELD_NUMBER: _builtins.int
+    KEEP_DAYS_FIELD_NUMBER: _builtins.int
     unchanged: _builtins.str
     """allow, warn, refuse: a publish that means the same as the newest version"""
     checks: _builtins.str
@@ -277,6 +327,10 @@ class Policy(_message.Message):
     """ok, warn, confirm, block: the worst verdict that a switch is taken with"""
     immutable_labels: _builtins.str
     """patterns of label keys, comma separated"""
+    keep_last: _builtins.str
+    """`10` of each class, or `published=10,periodic=3`; `all`"""
+    keep_days: _builtins.str
+    """younger than so many days; `all`"""
     def __init__(
         self,
         *,
@@ -285,10 +339,12 @@ class Policy(_message.Message):
         literals: _builtins.str = ...,
         verdict: _builtins.str = ...,
         immutable_labels: _builtins.str = ...,
+        keep_last: _builtins.str = ...,
+        keep_days: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "immutable_labels", b"immutable_labels", "literals", b"literals", "unchanged", b"unchanged", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "immutable_labels", b"immutable_labels", "keep_days", b"keep_days", "keep_last", b"keep_last", "literals", b"literals", "unchanged", b"unchanged", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -403,12 +459,14 @@ class Change(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     FORCED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     time_ms: _builtins.int
     principal: _builtins.str
     action: _builtins.str
-    """publish, switch, rollback, mark, label, policy, found, restore, recover"""
+    """publish, switch, rollback, mark, label, policy, hold, retention, purge, found,"""
     reason: _builtins.str
+    """restore, recover"""
     request_id: _builtins.str
     previous_status: _builtins.str
     """mark"""
@@ -436,6 +494,10 @@ class Change(_message.Message):
     def policy(self) -> Global___Policy:
         """policy: of the scope, after the change"""
 
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___RemovedVersion]:
+        """retention, purge: versions whose content is not kept any more"""
+
     def __init__(
         self,
         *,
@@ -454,14 +516,40 @@ class Change(_message.Message):
         scope: _builtins.str = ...,
         policy: Global___Policy | None = ...,
         forced: _builtins.bool = ...,
+        removed: _abc.Iterable[Global___RemovedVersion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "epoch", b"epoch", "forced", b"forced", "pointers", b"pointers", "policy", b"policy", "previous_status", b"previous_status", "principal", b"principal", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "scope", b"scope", "status_changes", b"status_changes", "time_ms", b"time_ms", "version", b"version", "workflows", b"workflows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "epoch", b"epoch", "forced", b"forced", "pointers", b"pointers", "policy", b"policy", "previous_status", b"previous_status", "principal", b"principal", "reason", b"reason", "removed", b"removed", "request_id", b"request_id", "revision", b"revision", "scope", b"scope", "status_changes", b"status_changes", "time_ms", b"time_ms", "version", b"version", "workflows", b"workflows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Change: _TypeAlias = Change  # noqa: Y015
+
+@_typing.final
+class RemovedVersion(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    workflow: _builtins.str
+    version: _builtins.int
+    digest: _builtins.str
+    def __init__(
+        self,
+        *,
+        workflow: _builtins.str = ...,
+        version: _builtins.int = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemovedVersion: _TypeAlias = RemovedVersion  # noqa: Y015
 
 @_typing.final
 class StatusChange(_message.Message):
@@ -524,6 +612,8 @@ class PublishRequest(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     PARENTS_FIELD_NUMBER: _builtins.int
     REQUIRES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    LARGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     workflow: _builtins.str
     content: _builtins.bytes
@@ -531,6 +621,8 @@ class PublishRequest(_message.Message):
     """empty: detected"""
     message: _builtins.str
     principal: _builtins.str
+    snapshot: _builtins.str
+    """empty: published; manual, periodic, terminal: counted apart by retention"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -540,6 +632,10 @@ class PublishRequest(_message.Message):
     @_builtins.property
     def requires(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """workflows it calls, beside those that the content names"""
+
+    @_builtins.property
+    def large(self) -> Global___LargeContent:
+        """instead of `content`"""
 
     def __init__(
         self,
@@ -553,14 +649,47 @@ class PublishRequest(_message.Message):
         principal: _builtins.str = ...,
         parents: _abc.Iterable[_builtins.str] | None = ...,
         requires: _abc.Iterable[_builtins.str] | None = ...,
+        snapshot: _builtins.str = ...,
+        large: Global___LargeContent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["large", b"large"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "kind", b"kind", "labels", b"labels", "message", b"message", "parents", b"parents", "principal", b"principal", "request_id", b"request_id", "requires", b"requires", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "kind", b"kind", "labels", b"labels", "large", b"large", "message", b"message", "parents", b"parents", "principal", b"principal", "request_id", b"request_id", "requires", b"requires", "snapshot", b"snapshot", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PublishRequest: _TypeAlias = PublishRequest  # noqa: Y015
+
+@_typing.final
+class LargeContent(_message.Message):
+    """Content in chunks that are here already (PutChunk). It is kept as it is: not read, checked or compared by format."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """sha256 of the whole"""
+    size_bytes: _builtins.int
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """digests, in order"""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        chunks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "digest", b"digest", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LargeContent: _TypeAlias = LargeContent  # noqa: Y015
 
 @_typing.final
 class PublishResponse(_message.Message):
@@ -1143,6 +1272,393 @@ class Dependent(_message.Message):
 Global___Dependent: _TypeAlias = Dependent  # noqa: Y015
 
 @_typing.final
+class HoldRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    workflow: _builtins.str
+    reference: _builtins.str
+    hold: _builtins.bool
+    """false: no longer"""
+    reason: _builtins.str
+    principal: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        workflow: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        hold: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        principal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "principal", b"principal", "reason", b"reason", "reference", b"reference", "request_id", b"request_id", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldRequest: _TypeAlias = HoldRequest  # noqa: Y015
+
+@_typing.final
+class HoldResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def info(self) -> Global___ReplyInfo: ...
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    def __init__(
+        self,
+        *,
+        info: Global___ReplyInfo | None = ...,
+        version: Global___Version | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldResponse: _TypeAlias = HoldResponse  # noqa: Y015
+
+@_typing.final
+class RetainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    workflow: _builtins.str
+    dry_run: _builtins.bool
+    reason: _builtins.str
+    principal: _builtins.str
+    def __init__(
+        self,
+        *,
+        workflow: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        principal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "principal", b"principal", "reason", b"reason", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetainRequest: _TypeAlias = RetainRequest  # noqa: Y015
+
+@_typing.final
+class RetainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    removed: _builtins.int
+    """contents let go of (dry_run: that would be)"""
+    freed_bytes: _builtins.int
+    """as stored, about; space inside the members' files until they are compacted"""
+    kept: _builtins.int
+    @_builtins.property
+    def info(self) -> Global___ReplyInfo: ...
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetainedVersion]:
+        """newest first; of all workflows only the removed; at most 1000"""
+
+    def __init__(
+        self,
+        *,
+        info: Global___ReplyInfo | None = ...,
+        versions: _abc.Iterable[Global___RetainedVersion] | None = ...,
+        removed: _builtins.int = ...,
+        freed_bytes: _builtins.int = ...,
+        kept: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freed_bytes", b"freed_bytes", "info", b"info", "kept", b"kept", "removed", b"removed", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetainResponse: _TypeAlias = RetainResponse  # noqa: Y015
+
+@_typing.final
+class RetainedVersion(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    KEPT_BY_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    workflow: _builtins.str
+    @_builtins.property
+    def kept_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """rules: last, young, pointer, agent, stable, held, labelled; empty: removed"""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        kept_by: _abc.Iterable[_builtins.str] | None = ...,
+        workflow: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_by", b"kept_by", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetainedVersion: _TypeAlias = RetainedVersion  # noqa: Y015
+
+@_typing.final
+class PurgeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    workflow: _builtins.str
+    reference: _builtins.str
+    reason: _builtins.str
+    principal: _builtins.str
+    dry_run: _builtins.bool
+    """only say what would go, and whether it would be refused"""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        workflow: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "principal", b"principal", "reason", b"reason", "reference", b"reference", "request_id", b"request_id", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeRequest: _TypeAlias = PurgeRequest  # noqa: Y015
+
+@_typing.final
+class PurgeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    BACKUPS_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    @_builtins.property
+    def info(self) -> Global___ReplyInfo: ...
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___RemovedVersion]: ...
+    @_builtins.property
+    def backups(self) -> _containers.RepeatedCompositeFieldContainer[Global___NotedBackup]:
+        """that hold the bytes, as far as the cluster was told"""
+
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that run it, as they said; at most 100"""
+
+    def __init__(
+        self,
+        *,
+        info: Global___ReplyInfo | None = ...,
+        digest: _builtins.str = ...,
+        removed: _abc.Iterable[Global___RemovedVersion] | None = ...,
+        backups: _abc.Iterable[Global___NotedBackup] | None = ...,
+        agents: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "backups", b"backups", "digest", b"digest", "info", b"info", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeResponse: _TypeAlias = PurgeResponse  # noqa: Y015
+
+@_typing.final
+class NotedBackup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    TAKEN_MS_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    index: _builtins.int
+    taken_ms: _builtins.int
+    member: _builtins.str
+    principal: _builtins.str
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        index: _builtins.int = ...,
+        taken_ms: _builtins.int = ...,
+        member: _builtins.str = ...,
+        principal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "member", b"member", "principal", b"principal", "revision", b"revision", "taken_ms", b"taken_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotedBackup: _TypeAlias = NotedBackup  # noqa: Y015
+
+@_typing.final
+class FindChunksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """at most 2048"""
+
+    def __init__(
+        self,
+        *,
+        digests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindChunksRequest: _TypeAlias = FindChunksRequest  # noqa: Y015
+
+@_typing.final
+class FindChunksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def info(self) -> Global___ReplyInfo: ...
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        info: Global___ReplyInfo | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "missing", b"missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindChunksResponse: _TypeAlias = FindChunksResponse  # noqa: Y015
+
+@_typing.final
+class PutChunkRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutChunkRequest: _TypeAlias = PutChunkRequest  # noqa: Y015
+
+@_typing.final
+class PutChunkResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def info(self) -> Global___ReplyInfo: ...
+    def __init__(
+        self,
+        *,
+        info: Global___ReplyInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutChunkResponse: _TypeAlias = PutChunkResponse  # noqa: Y015
+
+@_typing.final
+class GetChunkRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChunkRequest: _TypeAlias = GetChunkRequest  # noqa: Y015
+
+@_typing.final
+class GetChunkResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    @_builtins.property
+    def info(self) -> Global___ReplyInfo: ...
+    def __init__(
+        self,
+        *,
+        info: Global___ReplyInfo | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "info", b"info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChunkResponse: _TypeAlias = GetChunkResponse  # noqa: Y015
+
+@_typing.final
 class Operation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1386,12 +1902,18 @@ class GetContentRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    COMPACT_FIELD_NUMBER: _builtins.int
+    BASE_DIGEST_FIELD_NUMBER: _builtins.int
     workflow: _builtins.str
     reference: _builtins.str
     """empty: the newest"""
     stale: _builtins.bool
     min_revision: _builtins.int
     """stale reads: wait until this member has applied it"""
+    compact: _builtins.bool
+    """as it is stored, where the caller can unpack it"""
+    base_digest: _builtins.str
+    """compact: the caller has these bytes"""
     def __init__(
         self,
         *,
@@ -1399,10 +1921,12 @@ class GetContentRequest(_message.Message):
         reference: _builtins.str = ...,
         stale: _builtins.bool = ...,
         min_revision: _builtins.int = ...,
+        compact: _builtins.bool = ...,
+        base_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision", "reference", b"reference", "stale", b"stale", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_digest", b"base_digest", "compact", b"compact", "min_revision", b"min_revision", "reference", b"reference", "stale", b"stale", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1415,21 +1939,35 @@ class GetContentResponse(_message.Message):
     INFO_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    BASE_DIGEST_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
+    """empty where `chunks` are named"""
+    encoding: _builtins.str
+    """compact: raw, zstd, or delta: a zstd frame over the bytes of base_digest"""
+    base_digest: _builtins.str
     @_builtins.property
     def info(self) -> Global___ReplyInfo: ...
     @_builtins.property
     def version(self) -> Global___Version: ...
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of large content: GetChunk each"""
+
     def __init__(
         self,
         *,
         info: Global___ReplyInfo | None = ...,
         version: Global___Version | None = ...,
         content: _builtins.bytes = ...,
+        encoding: _builtins.str = ...,
+        base_digest: _builtins.str = ...,
+        chunks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "info", b"info", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_digest", b"base_digest", "chunks", b"chunks", "content", b"content", "encoding", b"encoding", "info", b"info", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

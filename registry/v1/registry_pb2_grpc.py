@@ -49,6 +49,11 @@ class RegistryServiceStub:
                 request_serializer=registry_dot_v1_dot_registry__pb2.RollbackRequest.SerializeToString,
                 response_deserializer=registry_dot_v1_dot_registry__pb2.SwitchResponse.FromString,
                 _registered_method=True)
+        self.PreviewRollback = channel.unary_unary(
+                '/registry.v1.RegistryService/PreviewRollback',
+                request_serializer=registry_dot_v1_dot_registry__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.SwitchResponse.FromString,
+                _registered_method=True)
         self.Mark = channel.unary_unary(
                 '/registry.v1.RegistryService/Mark',
                 request_serializer=registry_dot_v1_dot_registry__pb2.MarkRequest.SerializeToString,
@@ -73,6 +78,36 @@ class RegistryServiceStub:
                 '/registry.v1.RegistryService/GetImpact',
                 request_serializer=registry_dot_v1_dot_registry__pb2.GetImpactRequest.SerializeToString,
                 response_deserializer=registry_dot_v1_dot_registry__pb2.GetImpactResponse.FromString,
+                _registered_method=True)
+        self.Hold = channel.unary_unary(
+                '/registry.v1.RegistryService/Hold',
+                request_serializer=registry_dot_v1_dot_registry__pb2.HoldRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.HoldResponse.FromString,
+                _registered_method=True)
+        self.Retain = channel.unary_unary(
+                '/registry.v1.RegistryService/Retain',
+                request_serializer=registry_dot_v1_dot_registry__pb2.RetainRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.RetainResponse.FromString,
+                _registered_method=True)
+        self.Purge = channel.unary_unary(
+                '/registry.v1.RegistryService/Purge',
+                request_serializer=registry_dot_v1_dot_registry__pb2.PurgeRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.PurgeResponse.FromString,
+                _registered_method=True)
+        self.FindChunks = channel.unary_unary(
+                '/registry.v1.RegistryService/FindChunks',
+                request_serializer=registry_dot_v1_dot_registry__pb2.FindChunksRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.FindChunksResponse.FromString,
+                _registered_method=True)
+        self.PutChunk = channel.unary_unary(
+                '/registry.v1.RegistryService/PutChunk',
+                request_serializer=registry_dot_v1_dot_registry__pb2.PutChunkRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.PutChunkResponse.FromString,
+                _registered_method=True)
+        self.GetChunk = channel.unary_unary(
+                '/registry.v1.RegistryService/GetChunk',
+                request_serializer=registry_dot_v1_dot_registry__pb2.GetChunkRequest.SerializeToString,
+                response_deserializer=registry_dot_v1_dot_registry__pb2.GetChunkResponse.FromString,
                 _registered_method=True)
         self.Batch = channel.unary_unary(
                 '/registry.v1.RegistryService/Batch',
@@ -166,6 +201,15 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewRollback(self, request, context):
+        """What Rollback would answer to this request now, its errors too; nothing is moved, and the commit may pick another
+        target. request_id does not count. Linearizable. In the pointers, revision and time_ms mean nothing; info.revision
+        is the one that was read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Mark(self, request, context):
         """Sets the status of one version. Idempotent by request_id.
         Errors: VERSION_NOT_FOUND, INVALID_STATUS, STATUS_TRANSITION (from failed, fenced and archived the way back leads
@@ -208,6 +252,59 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Hold(self, request, context):
+        """Keeps the content of a version whatever retention says, or no longer. Idempotent by request_id.
+        Errors: VERSION_NOT_FOUND, CONTENT_REMOVED, REASON_REQUIRED, LEVEL_TOO_LOW.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retain(self, request, context):
+        """Lets go of the content of versions that no rule of retention keeps (policy keep_last and keep_days; what a pointer
+        names, an agent runs, is stable, held or labelled is kept too), or only says which (dry_run). Members do so by
+        themselves every hour. Versions stay: who, when, why, and their digests.
+        Errors: WORKFLOW_NOT_FOUND, NOT_INDEXED (right after an upgrade), LEVEL_TOO_LOW.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Purge(self, request, context):
+        """Removes the bytes of a version (of every version that has the same bytes) from all members, and refuses them from
+        now on: something was published by mistake. The rows stay. Backups that still hold them are named; agents keep
+        what they have. Idempotent by request_id.
+        Errors: VERSION_NOT_FOUND, VERSION_IN_USE (a pointer names it), CONTENT_REMOVED, REASON_REQUIRED, NOT_INDEXED,
+        LEVEL_TOO_LOW.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindChunks(self, request, context):
+        """Which of these chunks are not here: what is left to be sent before a publish of large content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutChunk(self, request, context):
+        """One chunk of large content, of 512 KiB but for the last one of a content. Sent again it changes nothing, and chunks
+        that a publish does not name within an hour are collected.
+        Errors: INVALID_CONTENT (it does not have that digest), TOO_LARGE, LEVEL_TOO_LOW, NO_SPACE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetChunk(self, request, context):
+        """One chunk of large content, checked against its digest. From the serving member's own state: chunks never change.
+        Errors: CHUNK_NOT_FOUND, CORRUPT_CONTENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Batch(self, request, context):
         """Several independent operations in one message. Each succeeds or fails on its own; order is not promised.
         At most 256 operations. What clients use to coalesce concurrent calls.
@@ -232,7 +329,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetContent(self, request, context):
-        """The exact bytes of a version, checked against the digest before they leave. Errors: as GetVersion, CORRUPT_CONTENT.
+        """The exact bytes of a version, checked against the digest before they leave; of large content its chunks. Asked for
+        in compact form, they come as they are stored. Errors: as GetVersion, CORRUPT_CONTENT, CONTENT_REMOVED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -301,6 +399,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=registry_dot_v1_dot_registry__pb2.RollbackRequest.FromString,
                     response_serializer=registry_dot_v1_dot_registry__pb2.SwitchResponse.SerializeToString,
             ),
+            'PreviewRollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewRollback,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.RollbackRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.SwitchResponse.SerializeToString,
+            ),
             'Mark': grpc.unary_unary_rpc_method_handler(
                     servicer.Mark,
                     request_deserializer=registry_dot_v1_dot_registry__pb2.MarkRequest.FromString,
@@ -325,6 +428,36 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.GetImpact,
                     request_deserializer=registry_dot_v1_dot_registry__pb2.GetImpactRequest.FromString,
                     response_serializer=registry_dot_v1_dot_registry__pb2.GetImpactResponse.SerializeToString,
+            ),
+            'Hold': grpc.unary_unary_rpc_method_handler(
+                    servicer.Hold,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.HoldRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.HoldResponse.SerializeToString,
+            ),
+            'Retain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retain,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.RetainRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.RetainResponse.SerializeToString,
+            ),
+            'Purge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Purge,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.PurgeRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.PurgeResponse.SerializeToString,
+            ),
+            'FindChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindChunks,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.FindChunksRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.FindChunksResponse.SerializeToString,
+            ),
+            'PutChunk': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutChunk,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.PutChunkRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.PutChunkResponse.SerializeToString,
+            ),
+            'GetChunk': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetChunk,
+                    request_deserializer=registry_dot_v1_dot_registry__pb2.GetChunkRequest.FromString,
+                    response_serializer=registry_dot_v1_dot_registry__pb2.GetChunkResponse.SerializeToString,
             ),
             'Batch': grpc.unary_unary_rpc_method_handler(
                     servicer.Batch,
@@ -469,6 +602,33 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def PreviewRollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/PreviewRollback',
+            registry_dot_v1_dot_registry__pb2.RollbackRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.SwitchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Mark(request,
             target,
             options=(),
@@ -593,6 +753,168 @@ class RegistryService:
             '/registry.v1.RegistryService/GetImpact',
             registry_dot_v1_dot_registry__pb2.GetImpactRequest.SerializeToString,
             registry_dot_v1_dot_registry__pb2.GetImpactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Hold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/Hold',
+            registry_dot_v1_dot_registry__pb2.HoldRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.HoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/Retain',
+            registry_dot_v1_dot_registry__pb2.RetainRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.RetainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Purge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/Purge',
+            registry_dot_v1_dot_registry__pb2.PurgeRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.PurgeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/FindChunks',
+            registry_dot_v1_dot_registry__pb2.FindChunksRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.FindChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutChunk(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/PutChunk',
+            registry_dot_v1_dot_registry__pb2.PutChunkRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.PutChunkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetChunk(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/registry.v1.RegistryService/GetChunk',
+            registry_dot_v1_dot_registry__pb2.GetChunkRequest.SerializeToString,
+            registry_dot_v1_dot_registry__pb2.GetChunkResponse.FromString,
             options,
             channel_credentials,
             insecure,

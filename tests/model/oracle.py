@@ -9,11 +9,27 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from registry.core.commands import BeginEpoch, Found, Label, Mark, Move, Publish, SetPolicy, Switch
+from registry.core.commands import (
+    SINCE_LEVEL_2,
+    BeginEpoch,
+    Found,
+    Hold,
+    Label,
+    Mark,
+    Move,
+    Publish,
+    Purge,
+    SetPolicy,
+    Switch,
+)
+from registry.core.model import Content
+from tests.model import content_oracle
 
-Asked = Found | BeginEpoch | Publish | Switch | Mark | Label | SetPolicy
+Remembered = Found | BeginEpoch | Publish | Switch | Mark | Label | SetPolicy | Hold | Purge
+Asked = Remembered | content_oracle.About
 Answer = tuple[object, ...]
 UNUSABLE = ("failed", "fenced", "archived")
+REPEATED = ("VERDICT_OUTDATED", "BASE_OUTDATED", "CHUNKS_MISSING", "NOT_INDEXED")
 VERDICTS = ["ok", "warn", "confirm", "block"]
 
 
@@ -25,6 +41,10 @@ class OracleVersion:
     parents: tuple[int, ...]
     status: str = "candidate"
     fences_meaning: bool = False
+    snapshot: str = "published"
+    hold: str = ""
+    removed: str = ""  # retention or purge
+    revision: int = 0
 
     @property
     def semver(self) -> str:
@@ -51,13 +71,23 @@ class Oracle:
     policies: dict[str, dict[str, str]] = field(default_factory=dict)
     remembered: list[tuple[str, object, Answer]] = field(default_factory=list)  # id, what was asked, answer
     forgotten: list[str] = field(default_factory=list)
+    contents: dict[str, Content] = field(default_factory=dict)
+    chunks: set[str] = field(default_factory=set)
+    purged: set[str] = field(default_factory=set)
+    backups: set[int] = field(default_factory=set)  # by revision
+    is_indexed: bool = False
 
     def apply(self, command: Asked) -> Answer:
-        if self.level == 1 and isinstance(command, Label | SetPolicy):
+        if self.level == 1 and isinstance(command, SINCE_LEVEL_2):
             return ("rejected", "LEVEL_TOO_LOW")
+        if self.level == 1 and isinstance(command, Publish) and (command.content.base or command.content.chunks):
+            return ("rejected", "LEVEL_TOO_LOW")
+        if not isinstance(command, Remembered):
+            return content_oracle.decide(self, command)
         asked = repr(structs.replace(command, time_ms=0))
         if isinstance(command, Publish):  # what a member found in the content is not what was asked
-            asked = repr(structs.replace(command, time_ms=0, findings=(), literals=()))
+            content = Content(encoding="raw", data=b"", size_bytes=0)
+            asked = repr(structs.replace(command, time_ms=0, findings=(), literals=(), content=content))
         if isinstance(command, Switch):
             moves = [structs.replace(move, verdict="", verdict_from=0) for move in command.moves]
             asked = repr(structs.replace(command, time_ms=0, moves=tuple(moves)))
@@ -68,14 +98,14 @@ class Oracle:
         if any(command.request_id <= old for old in self.forgotten) and not isinstance(command, BeginEpoch):
             return ("rejected", "REQUEST_EXPIRED")
         answer = self.decide(command)
-        if answer == ("rejected", "VERDICT_OUTDATED"):
+        if answer[0] == "rejected" and answer[1] in REPEATED:
             return answer
         self.remembered.append((command.request_id, asked, answer))
         if len(self.remembered) > self.window:
             self.forgotten.append(self.remembered.pop(0)[0])
         return answer
 
-    def decide(self, command: Asked) -> Answer:
+    def decide(self, command: Remembered) -> Answer:
         if isinstance(command, Found):
             if not self.cluster_id:
                 self.cluster_id = command.cluster_id
@@ -93,15 +123,19 @@ class Oracle:
             return self.label(command)
         if isinstance(command, SetPolicy):
             return self.set_policy(command)
-        return self.mark(command)
+        if isinstance(command, Mark):
+            return self.mark(command)
+        return content_oracle.decide(self, command)
 
     def publish(self, command: Publish) -> Answer:
         versions = self.versions.get(command.workflow, [])
         if versions and self.kinds[command.workflow] != command.kind:
             return ("rejected", "KIND_MISMATCH")
+        if command.digest in self.purged:
+            return ("rejected", "CONTENT_PURGED")
         if self.fenced(command.workflow, command.digest, command.semantic_digest):
             return ("rejected", "DIGEST_FENCED")
-        if versions and versions[-1].digest == command.digest:
+        if versions and versions[-1].digest == command.digest and not versions[-1].removed:
             return ("published", len(versions), False, 0)
         parents: tuple[int, ...] = (len(versions),) if versions else ()
         notes = 0
@@ -113,17 +147,27 @@ class Oracle:
                 return ("rejected", "CHECKS_FAILED")
             if self.policy(command.workflow, "literals") == "refuse" and command.literals:
                 return ("rejected", "SECRETS_FOUND")
-            if versions and versions[-1].meaning == command.semantic_digest:
+            if versions and versions[-1].meaning == command.semantic_digest and not versions[-1].removed:
                 notes = 1
                 if self.policy(command.workflow, "unchanged") == "refuse":
                     return ("rejected", "SAME_SEMANTICS")
         semver = command.labels.get("semver", "").removeprefix("v")
         if semver and any(version.semver == semver for version in versions):
             return ("rejected", "LABEL_TAKEN")
+        if unfit := content_oracle.unfit(self, command):
+            return ("rejected", unfit)
         self.kinds[command.workflow] = command.kind
-        version = OracleVersion(command.digest, command.semantic_digest, command.labels, parents)
-        self.versions.setdefault(command.workflow, []).append(version)
         self.revision += 1
+        version = OracleVersion(
+            command.digest,
+            command.semantic_digest,
+            command.labels,
+            parents,
+            snapshot=command.snapshot,
+            revision=self.revision,
+        )
+        self.versions.setdefault(command.workflow, []).append(version)
+        self.contents.setdefault(command.digest, command.content)
         return ("published", len(self.versions[command.workflow]), True, notes)
 
     def switch(self, command: Switch) -> Answer:
@@ -167,6 +211,8 @@ class Oracle:
             return self.pick(move.workflow, history, leaving)
         if move.target > len(self.versions[move.workflow]):
             return "VERSION_NOT_FOUND"
+        if self.versions[move.workflow][move.target - 1].removed:
+            return "CONTENT_REMOVED"
         status = self.standing(move.workflow, move.target)
         if status in UNUSABLE and not command.force:
             return f"VERSION_{status.upper()}"
@@ -185,7 +231,11 @@ class Oracle:
         while run < len(history) and history[-1 - run].rollback:
             run += 1
         left = leaving | {switch.previous for switch in history[len(history) - run :]}
-        live_before = [switch.version for switch in reversed(history) if switch.version not in left]
+        live_before = [
+            switch.version
+            for switch in reversed(history)
+            if switch.version not in left and not self.versions[workflow][switch.version - 1].removed
+        ]
         stable = [number for number in live_before if self.standing(workflow, number) == "stable"]
         usable = [number for number in live_before if self.standing(workflow, number) not in UNUSABLE]
         return (stable + usable + ["NO_ROLLBACK_TARGET"])[0]

@@ -7,44 +7,24 @@ of docs/ARCHITECTURE.md).
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 from msgspec import structs
 
-from cluster.kv.lmdb_env import LmdbEnvironment
-from registry.core import machine, policies
-from registry.core.commands import BeginEpoch, Found, Label, Mark, Move, SetPolicy
+from registry.core import policies
+from registry.core.commands import BeginEpoch, Found, Label, Move
 from registry.core.model import STATUSES, Policy, Status
-from registry.core.outcomes import (
-    EpochBegun,
-    Founded,
-    Labelled,
-    Marked,
-    Outcome,
-    PolicySet,
-    Published,
-    Rejected,
-    Switched,
-)
 from registry.core.request_ids import issued_ms
-from registry.store.state import Rows, StoreState
-from registry.store.tables import CHANGES, TABLES
-from tests.model.oracle import VERDICTS, Answer, Asked, Oracle
-from tests.unit.core.kit import Machine, without_request_memory
+from registry.store.state import Rows
+from tests.model.model import WINDOW, WORKFLOWS, RegistryModel, meaning, workflows
+from tests.model.oracle import VERDICTS
 
 pytestmark = pytest.mark.timeout(900)  # a failure is worth the minutes that making it small takes
 
-WINDOW = 8  # request ids remembered
-WORKFLOWS = ("a/x", "a/x-2")
 POINTERS = ("active", "canary")
 
-workflows = st.sampled_from(WORKFLOWS)
 generations = st.sampled_from([None, None, None, None, None, 0, 1, 2, 3])
 Moving = tuple[str, str, int, int | None, str, int | None]  # the last two: verdict and from what, None: truly
 moves = st.lists(
@@ -66,78 +46,8 @@ said = st.fixed_dictionaries(
 )
 
 
-def answer_of(outcome: Outcome) -> Answer:
-    match outcome:
-        case Founded():
-            return ("founded", outcome.cluster_id)
-        case Published():
-            return ("published", outcome.version.number, outcome.created, len(outcome.notes))
-        case Switched():
-            return (
-                "switched",
-                tuple(pointer.version for pointer in outcome.pointers),
-                tuple(pointer.generation for pointer in outcome.pointers),
-                frozenset((change.workflow, change.version) for change in outcome.status_changes),
-            )
-        case Marked():
-            return ("marked", outcome.previous_status, outcome.version.status)
-        case EpochBegun():
-            return ("epoch", outcome.epoch)
-        case Labelled():
-            return ("labelled", outcome.version.labels)
-        case PolicySet():
-            said = structs.asdict(outcome.policy)
-            return ("policy", {field: value for field, value in said.items() if value})
-        case Rejected():
-            return ("rejected", outcome.reason)
-        case _:
-            raise AssertionError(outcome)
-
-
-class Registry(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.directory = Path(tempfile.mkdtemp(prefix="registry-model-"))
-        self.disk = LmdbEnvironment(self.directory / "kv", TABLES)
-        self.memory = Machine(requests_remembered=WINDOW)
-        self.oracle = Oracle(WINDOW)
-        self.sent: list[Asked] = []
-        self.generations: dict[tuple[str, str], int] = {}
-
-    def teardown(self) -> None:
-        try:
-            self.disk.commit()
-            with self.disk.snapshot() as reader:
-                assert {table: list(reader.scan(table)) for table in TABLES} == self.memory.dump()
-        finally:
-            self.disk.close()
-            shutil.rmtree(self.directory)
-
-    def send(self, command: Asked) -> None:
-        self.sent.append(command)
-        before, was = self.memory.dump(), self.memory.registry
-        outcome = self.memory.apply(command)
-        after, now = self.memory.dump(), self.memory.registry
-        assert answer_of(outcome) == self.oracle.apply(command)
-        on_disk = machine.apply(
-            StoreState(self.disk.transaction()), command, level=self.memory.level, requests_remembered=WINDOW
-        )
-        assert on_disk == outcome
-        if len(self.sent) % 3:
-            self.disk.commit()
-        assert now.revision == self.oracle.revision
-        accepted = now.revision - was.revision
-        assert accepted in (0, 1)
-        assert len(after[CHANGES]) == len(before[CHANGES]) + accepted == now.revision
-        if not accepted:
-            assert without_request_memory(after, now) == without_request_memory(before, was)
-        else:
-            change = self.memory.rows.change(now.revision)
-            assert change is not None
-            assert change.request_id == command.request_id
-            assert outcome.revision == change.revision == now.revision
-
-    @initialize(level=st.sampled_from([1, 2, 2, 2]), stable=st.sets(st.integers(1, 4)), said=said)
+class Registry(RegistryModel):
+    @initialize(level=st.sampled_from([1, 2, 2, 2, 2]), stable=st.sets(st.integers(1, 4)), said=said)
     def begin(self, level: int, stable: set[int], said: dict[str, str]) -> None:
         """Four versions of each workflow, live in turn, some of them stable; and what holds from then on."""
         self.memory.level = self.oracle.level = level
@@ -220,23 +130,13 @@ class Registry(RuleBasedStateMachine):
 
     @rule(
         scope=st.sampled_from(["*", "a/*", *WORKFLOWS]),
-        field=st.sampled_from(policies.FIELDS),
+        field=st.sampled_from([*policies.ALLOWED, "immutable_labels"]),
         choice=st.integers(0, 3),
         back=st.booleans(),
     )
     def set_policy(self, scope: str, field: str, choice: int, back: bool) -> None:
         allowed = policies.ALLOWED.get(field, ("kept", "team,kept"))
         self.send(self.policy_command(scope, {field: "" if back else allowed[choice % len(allowed)]}))
-
-    def policy_command(self, scope: str, fields: dict[str, str]) -> SetPolicy:
-        return SetPolicy(
-            request_id=self.memory.request_id(),
-            time_ms=1,
-            principal="ada",
-            scope=scope,
-            fields=fields,
-            reason="because",
-        )
 
     @rule(moves=moves, force=st.booleans())
     def switch(self, moves: list[Moving], force: bool) -> None:
@@ -275,17 +175,6 @@ class Registry(RuleBasedStateMachine):
     )
     def mark(self, workflow: str, version: int, status: Status) -> None:
         self.send(self.mark_command(workflow, version, status))
-
-    def mark_command(self, workflow: str, version: int, status: Status) -> Mark:
-        return Mark(
-            request_id=self.memory.request_id(),
-            time_ms=1,
-            principal="ada",
-            workflow=workflow,
-            version=version,
-            status=status,
-            reason="because",
-        )
 
     @rule(back=st.integers(0, WINDOW + 2))
     def retry(self, back: int) -> None:
@@ -375,11 +264,6 @@ class Registry(RuleBasedStateMachine):
             )
             made.append(move)
         return tuple(made)
-
-
-def meaning(data: bytes) -> str:
-    """Spaces do not matter."""
-    return f"s1:{data.strip().hex()}"
 
 
 TestRegistry = Registry.TestCase

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from cluster.kv.api import Environment
 from cluster.kv.memory_env import MemoryEnvironment
 from registry.core import limits, machine, request_ids
-from registry.core.commands import Acknowledge, Command, Found, Label, Mark, Move, Publish, SetPolicy, Switch
+from registry.core.commands import (
+    Acknowledge,
+    Command,
+    Found,
+    Index,
+    Label,
+    Mark,
+    Move,
+    Publish,
+    Purge,
+    Retain,
+    SetPolicy,
+    Switch,
+)
 from registry.core.errors import Reason
 from registry.core.model import Pointer, Registry, Status, Version
-from registry.core.outcomes import Marked, Outcome, Published, Rejected, Switched
+from registry.core.outcomes import Indexed, Marked, Outcome, Published, Rejected, Retained, Switched
 from registry.store import content
 from registry.store.state import Rows, StoreState
 from registry.store.tables import REGISTRY, REQUEST_ORDER, REQUESTS, TABLES
@@ -43,7 +56,7 @@ class Machine:
 
     def apply(self, command: Command) -> Outcome:
         outcome = machine.apply(
-            StoreState(self.environment.transaction()),
+            StoreState(self.environment.transaction(), level=self.level),
             command,
             level=self.level,
             requests_remembered=self.requests_remembered,
@@ -158,6 +171,33 @@ class Machine:
             reason="because",
         )
         return self.apply(command)
+
+    def order(self, kind: type[Struct], **fields: Any) -> Outcome:
+        """A command of this kind, filled up with what all commands have."""
+        return self.apply(self.command(kind, **fields))
+
+    def command(self, kind: type[Struct], **fields: Any) -> Any:
+        about = {
+            "request_id": self.request_id(),
+            "time_ms": START_MS + self._ids,
+            "principal": "ada",
+            "reason": "because",
+            "workflow": WORKFLOW,
+        }
+        return kind(**{name: value for name, value in about.items() if name in kind.__struct_fields__} | fields)
+
+    def retain(self, *versions: int, **fields: Any) -> Retained:
+        outcome = self.order(Retain, versions=versions, **fields)
+        assert isinstance(outcome, Retained), outcome
+        return outcome
+
+    def purge(self, version: int, workflow: str = WORKFLOW, **fields: Any) -> Outcome:
+        about = {"digest": self.version(version, workflow).digest}
+        return self.order(Purge, workflow=workflow, version=version, **about | fields)
+
+    def indexed(self) -> None:
+        """Who holds which content is known from now on."""
+        assert self.order(Index) == Indexed(revision=self.registry.revision, done=True)
 
     def acknowledge(self, *acks: Any, contacts: tuple[Any, ...] = ()) -> Outcome:
         return self.apply(Acknowledge(request_id=self.request_id(), time_ms=START_MS, acks=acks, contacts=contacts))

@@ -92,7 +92,7 @@ def test_the_narrowest_scope_that_says_something_decides_each_field(machine: Mac
     assert policies.effective(rows, "support-2/triage").unchanged == "refuse"
     assert policies.effective(rows, "*").verdict == "block"
     assert [policies.source(rows, WORKFLOW, field) for field in policies.FIELDS] == [
-        "support/*", "*", WORKFLOW, "support/*", "",
+        "support/*", "*", WORKFLOW, "support/*", "", "", "",
     ]  # fmt: skip
     assert [scope for scope, _ in policies.said(rows, WORKFLOW)] == SCOPES
 
@@ -107,6 +107,12 @@ def test_a_publish_that_means_the_same_says_so(machine: Machine, value: str, sta
     assert note.endswith("means the same as version 1: only layout or formatting changed")
     assert publish_notes(machine, b"1  ", semantic_digest="s2:a") == ()
     assert publish_notes(machine, b"1", semantic_digest="s1:a") == (), "compared with the newest only"
+
+
+def test_another_secret_value_is_more_than_layout(machine: Machine) -> None:
+    machine.set_policy("*", unchanged="refuse")
+    for content, value in ((b"1", "a"), (b"1 ", "b")):
+        assert publish_notes(machine, content, semantic_digest="s1:a", secrets={"TOKEN": value}) == ()
 
 
 @pytest.mark.parametrize("scope", SCOPES)

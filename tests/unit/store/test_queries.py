@@ -9,14 +9,15 @@ import pytest
 from cluster.kv.api import Environment, Reader
 from cluster.kv.lmdb_env import LmdbEnvironment
 from cluster.kv.memory_env import MemoryEnvironment
-from registry.core import limits
+from registry.core import commands, limits
 from registry.core.commands import Ack, Contact, Move
 from registry.core.errors import Invalid, NotFound, Reason, RegistryError
+from registry.core.outcomes import Purged, Retained
 from registry.core.references import parse_target
 from registry.store import content, queries
 from registry.store.queries import Page
 from registry.store.tables import CONTENTS, TABLES
-from tests.unit.core.kit import WORKFLOW, Machine
+from tests.unit.core.kit import START_MS, WORKFLOW, Machine
 
 
 @pytest.fixture(params=["lmdb", "memory"])
@@ -122,6 +123,56 @@ def test_content_that_was_damaged_or_lost_is_told(machine: Machine) -> None:
     machine.environment.commit()
     with machine.environment.snapshot() as reader:
         assert reason_of(queries.stored_content, reader, version) is Reason.CORRUPT_CONTENT
+
+
+def test_content_that_was_removed_says_who_when_and_why(machine: Machine) -> None:
+    machine.apply(commands.Index(request_id=machine.request_id(), time_ms=START_MS))
+    machine.published(b"a key", b"newest")
+    version = machine.version(machine.rows.workflow(WORKFLOW).versions - 1)  # type: ignore[union-attr]
+    purge = commands.Purge(
+        request_id=machine.request_id(),
+        time_ms=START_MS,
+        principal="ada",
+        workflow=WORKFLOW,
+        version=version.number,
+        digest=version.digest,
+        reason="holds a key",
+    )
+    assert isinstance(machine.apply(purge), Purged)
+    with machine.environment.snapshot() as reader:
+        for seen in (version, machine.version(version.number)):  # before and after
+            with pytest.raises(NotFound, match=r"ada on 2027-01-15 .*: holds a key") as caught:
+                queries.stored_content(reader, seen)
+            assert caught.value.reason is Reason.CONTENT_REMOVED
+
+
+def test_content_that_was_removed_is_not_given_where_another_version_has_the_same_bytes(machine: Machine) -> None:
+    machine.apply(commands.Index(request_id=machine.request_id(), time_ms=START_MS))
+    machine.publish(b"2", "support/other")
+    keep_one = commands.SetPolicy(
+        request_id=machine.request_id(),
+        time_ms=START_MS,
+        principal="ada",
+        scope="support/other",
+        fields={"keep_last": "1"},
+        reason="disks",
+    )
+    machine.apply(keep_one)
+    machine.publish(b"newest", "support/other")
+    retain = commands.Retain(
+        request_id=machine.request_id(),
+        time_ms=START_MS,
+        principal="ada",
+        workflow="support/other",
+        versions=(1,),
+        reason="full",
+    )
+    assert isinstance(machine.apply(retain), Retained)
+    gone = machine.rows.version("support/other", 1)
+    assert gone is not None
+    with machine.environment.snapshot() as reader:
+        assert reason_of(queries.stored_content, reader, gone) is Reason.CONTENT_REMOVED
+        assert content.decode(queries.stored_content(reader, machine.version(2)), gone.digest) == b"2"
 
 
 def all_pages(read: Callable[..., Page[Any]], page_size: int) -> list[Any]:
