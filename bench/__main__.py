@@ -1,6 +1,7 @@
 """What a caller waits for, on three members on this machine, every write synced.
 
-    python -m bench [switch] [failover] [idle] [long_log] [catch_up] [compare]    (or: make bench, for all of them)
+    python -m bench [switch] [failover] [idle] [long_log] [catch_up] [compare] [storage] [growth]
+    (or: make bench, for all of them)
 
 `switch`: one caller, one switch at a time, through the SDK to the leader. Beside it the floor on the same disk in the
 same run: one synced LMDB commit, of which a switch needs at least two in a row (leader and followers append at the same
@@ -11,6 +12,8 @@ time, then it is applied).
 trimmed, beside a short log.
 `catch_up`: a member without a gibibyte of state joins under 200 switches a second: their p99 before and meanwhile, and
 the memory it takes.
+`storage`: bytes of real histories, beside git for the same versions.
+`growth`: publish, switch, lists and history with a million versions, beside a thousand; starting with a million.
 `compare`: two parsed real versions, beside deepdiff on the same values; CPU of reading a real version of 64 KiB.
 """
 
@@ -27,8 +30,10 @@ from pathlib import Path
 
 from bench.catch_up import catch_up
 from bench.compare import compare
+from bench.growth import growth
 from bench.idle import idle
 from bench.long_log import long_log
+from bench.storage import storage
 from cluster.kv.lmdb_env import LmdbEnvironment
 from registry.cli.local_cluster import LocalCluster
 from registry.client import Client
@@ -98,6 +103,8 @@ BENCHES = {
     "long_log": long_log,
     "catch_up": catch_up,
     "compare": compare,
+    "storage": storage,
+    "growth": growth,
 }
 
 

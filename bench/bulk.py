@@ -16,7 +16,7 @@ from cluster.digest import Recorder
 from cluster.journal import Journal
 from cluster.kv.lmdb_env import LmdbEnvironment
 from registry.cli.local_cluster import LocalCluster
-from registry.core import commands, limits, machine, request_ids
+from registry.core import commands, limits, machine, outcomes, request_ids
 from registry.core.model import Content
 from registry.server.identity import DATABASE
 from registry.store import tables
@@ -55,7 +55,9 @@ def publish_contents(environment: LmdbEnvironment, size_bytes: int) -> None:
         index = log.last + 1
         log.add(entries.pack([command]), index, log.term_at(log.last))
         recorder = Recorder(environment.transaction(), log.digest)
-        machine.apply(StoreState(recorder), commands.decode(command), level=limits.FEATURE_LEVEL)
+        machine.apply(
+            StoreState(recorder, level=limits.FEATURE_LEVEL), commands.decode(command), level=limits.FEATURE_LEVEL
+        )
         log.set_applied(index, recorder.digest())
         if number % COMMIT_CONTENTS == COMMIT_CONTENTS - 1:
             log.trim(KEPT_ENTRIES, 2**62, COMMIT_CONTENTS, 2**62)
@@ -63,12 +65,50 @@ def publish_contents(environment: LmdbEnvironment, size_bytes: int) -> None:
     environment.commit()
 
 
+def publish_versions(environment: LmdbEnvironment, workflows: int, each: int) -> None:
+    """So many small versions of so many workflows, and a switch of each to its last one; a log trimmed behind them."""
+    log = Journal(environment)
+    for number in range(workflows):
+        name = f"bulk/w{number:05}"
+        batch: list[commands.Command] = [
+            _publish(name, b'{"workflow": %d, "version": %d}' % (number, version), "json")
+            for version in range(1, each + 1)
+        ]
+        batch.append(_switch(each, name))
+        index = log.last + 1
+        log.add(entries.pack([commands.encode(command) for command in batch]), index, log.term_at(log.last))
+        recorder = Recorder(environment.transaction(), log.digest)
+        for command in batch:
+            machine.apply(StoreState(recorder, level=limits.FEATURE_LEVEL), command, level=limits.FEATURE_LEVEL)
+        log.set_applied(index, recorder.digest())
+        if number % COMMIT_CONTENTS == COMMIT_CONTENTS - 1:
+            log.trim(KEPT_ENTRIES, 2**62, COMMIT_CONTENTS, 2**62)
+            environment.commit()
+    _index(environment, log)
+
+
+def _index(environment: LmdbEnvironment, log: Journal) -> None:
+    """As a leader has done it some time after a start, if members of an older release were there before."""
+    done = False
+    while not done:
+        request_id, now_ms = _request()
+        command = commands.Index(request_id=request_id, time_ms=now_ms)
+        index = log.last + 1
+        log.add(entries.pack([commands.encode(command)]), index, log.term_at(log.last))
+        recorder = Recorder(environment.transaction(), log.digest)
+        outcome = machine.apply(StoreState(recorder, level=limits.FEATURE_LEVEL), command, level=limits.FEATURE_LEVEL)
+        log.set_applied(index, recorder.digest())
+        environment.commit()
+        assert isinstance(outcome, outcomes.Indexed)
+        done = outcome.done
+
+
 def append_entries(environment: LmdbEnvironment, count: int) -> None:
     """Entries of one switch each, as if they were applied already; nothing but the log is longer for them."""
     log = Journal(environment)
     term = log.term_at(log.last)
     for number in range(count):
-        log.add(entries.pack([commands.encode(_switch(number))]), log.last + 1, term)
+        log.add(entries.pack([commands.encode(_switch(1 + number % 2))]), log.last + 1, term)
         if number % COMMIT_ENTRIES == COMMIT_ENTRIES - 1:
             environment.commit()
     log.set_applied(log.last, log.digest)
@@ -80,7 +120,7 @@ def _request() -> tuple[str, int]:
     return request_ids.make(now_ms, os.urandom(request_ids.RANDOM_BYTES)), now_ms
 
 
-def _publish(workflow: str, data: bytes) -> commands.Publish:
+def _publish(workflow: str, data: bytes, kind: str = "binary") -> commands.Publish:
     request_id, now_ms = _request()
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     return commands.Publish(
@@ -88,7 +128,7 @@ def _publish(workflow: str, data: bytes) -> commands.Publish:
         time_ms=now_ms,
         principal="bench",
         workflow=workflow,
-        kind="binary",
+        kind=kind,
         digest=digest,
         value_digest=digest,
         semantic_digest=digest,
@@ -96,7 +136,7 @@ def _publish(workflow: str, data: bytes) -> commands.Publish:
     )
 
 
-def _switch(number: int) -> commands.Switch:
+def _switch(target: int, workflow: str = "bench/target") -> commands.Switch:
     request_id, now_ms = _request()
-    move = commands.Move(workflow="bench/target", pointer="active", target=1 + number % 2)
+    move = commands.Move(workflow=workflow, pointer="active", target=target)
     return commands.Switch(request_id=request_id, time_ms=now_ms, principal="bench", moves=(move,), reason="bench")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from registry.agent import limits
-from registry.agent.api import Ack, Holding, Instruction, PollReply
+from registry.agent.api import Ack, Holding, Instruction, PollReply, Progress
 from registry.client import Client, Follow, PollRequest
 
 
@@ -58,10 +59,19 @@ class ClientApi:
             ),
         )
 
-    async def content(self, workflow: str, version: int, *, min_revision: int) -> bytes:
+    async def content(
+        self, workflow: str, version: int, *, min_revision: int, base: bytes, into: Path, progress: Progress
+    ) -> bytes | None:
         """Read as `stale`: an agent's content never needs the leader, only a member that has applied min_revision."""
-        return await self._client.content(
-            workflow, version, stale=True, min_revision=min_revision, timeout_s=limits.FETCH_TIMEOUT_S
+        return await self._client.fetch(
+            workflow,
+            version,
+            into,
+            base=base,
+            progress=progress,
+            stale=True,
+            min_revision=min_revision,
+            timeout_s=limits.FETCH_TIMEOUT_S,
         )
 
     async def acknowledge(self, acks: Sequence[Ack]) -> None:

@@ -115,6 +115,7 @@ class Agent:
     def _make_followers(self, outbox: Outbox) -> None:
         home = self._home
         followed = {(follow.workflow, follow.pointer) for follow in self.config.follows}
+        home.drop_arriving_except(followed)
         records = {(record.workflow, record.pointer): record for record in home.records()}
         others: set[str] = set()  # content of what is not followed any more: its PATH is still there
         for name, record in records.items():

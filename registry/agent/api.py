@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
 
 from registry.core.commands import Ack
+
+Progress = Callable[[int, int], None]  # bytes that have arrived, bytes of the whole
 
 
 class Holding(Struct, frozen=True, kw_only=True):
@@ -59,8 +62,12 @@ class RegistryApi(Protocol):
         `cluster_id` empty: not known yet."""
         ...
 
-    async def content(self, workflow: str, version: int, *, min_revision: int) -> bytes:
-        """The exact bytes of a version, from a member that has applied min_revision."""
+    async def content(
+        self, workflow: str, version: int, *, min_revision: int, base: bytes, into: Path, progress: Progress
+    ) -> bytes | None:
+        """The exact bytes of a version, from a member that has applied min_revision. `base`: bytes of another version
+        that are here, or none: then less has to travel. None: they are large, and in the
+        file `into`, which was gone on with if it held some already. Raises OSError too, for that file."""
         ...
 
     async def acknowledge(self, acks: Sequence[Ack]) -> None:
@@ -68,4 +75,4 @@ class RegistryApi(Protocol):
         ...
 
 
-__all__ = ["Ack", "Holding", "Instruction", "PollReply", "RegistryApi"]
+__all__ = ["Ack", "Holding", "Instruction", "PollReply", "Progress", "RegistryApi"]

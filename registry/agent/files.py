@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 
@@ -43,6 +44,25 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         os.close(descriptor)
     os.replace(scratch, path)
     sync_directory(path.parent)
+
+
+def move(scratch: Path, path: Path, *, mode: int = 0o644) -> None:
+    """As `write`, with the bytes of a file on the same file system, which is no longer there then."""
+    with scratch.open("rb") as file:
+        os.fchmod(file.fileno(), mode | 0o200)  # who finds it after a crash right here writes to it again
+        os.fsync(file.fileno())
+        os.replace(scratch, path)
+        os.fchmod(file.fileno(), mode)
+    sync_directory(path.parent)
+
+
+def digest(path: Path) -> str | None:
+    """sha256 of a file of any size; None: it is not there."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except FileNotFoundError:
+        return None
 
 
 def read(path: Path) -> bytes | None:

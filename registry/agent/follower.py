@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import structlog
 
-from registry.agent import guards, limits, runner
+from registry.agent import files, guards, limits, runner
 from registry.agent.api import Holding, Instruction, RegistryApi
 from registry.agent.backoff import delay_s
 from registry.agent.config import AgentConfig, FollowSpec
@@ -60,7 +63,7 @@ class Follower:
         self._offered = record.fence  # the newest taken up, in memory: a poll waits for what is above it
         self._news = asyncio.Event()  # something is pending, or the agent stops
         self._stopping = False
-        self._bytes = b""
+        self._bytes: bytes | None = b""  # what was fetched; None: it is in the file `_arriving`
         self._refusal_told: tuple[int, int, Code | None] | None = None
         self._reporter = Reporter(
             spec,
@@ -235,16 +238,26 @@ class Follower:
         return Outcome(Event.KEPT if kept else Event.MISSING)
 
     async def _fetch(self) -> Outcome:
-        target = self._target
+        target, loop = self._target, asyncio.get_running_loop()
         try:
-            async with self._shared.fetches, asyncio.timeout(limits.FETCH_TIMEOUT_S):
+            async with self._shared.fetches, asyncio.timeout(limits.FETCH_TIMEOUT_S) as silence:
                 self._bytes = await self._shared.api.content(
-                    target.workflow, target.version, min_revision=target.min_revision
+                    target.workflow,
+                    target.version,
+                    min_revision=target.min_revision,
+                    base=await asyncio.to_thread(self._shared.home.base, self.record.running),
+                    into=self._arriving,
+                    progress=lambda *_: silence.reschedule(loop.time() + limits.FETCH_TIMEOUT_S),
                 )
         except RegistryError as problem:
             return Outcome(Event.FAILED, Code.FETCH_FAILED, f"{problem.reason}: {problem.message}")
-        except TimeoutError:
-            return Outcome(Event.FAILED, Code.FETCH_FAILED, f"not finished within {limits.FETCH_TIMEOUT_S:g} s")
+        except TimeoutError:  # an OSError too
+            return Outcome(Event.FAILED, Code.FETCH_FAILED, f"nothing came within {limits.FETCH_TIMEOUT_S:g} s")
+        except OSError as problem:
+            if problem.errno in (errno.ENOSPC, errno.EDQUOT):  # a step back needs some room
+                with suppress(OSError):
+                    self._arriving.unlink()
+            return Outcome(Event.FAILED, Code.STAGE_FAILED, str(problem))
         return DONE
 
     async def _fetch_later(self) -> Outcome:
@@ -252,15 +265,31 @@ class Follower:
         return await self._fetch()
 
     async def _check_bytes(self) -> Outcome:
-        outcome = guards.judge_bytes(self._target, self._bytes)
+        try:
+            size_bytes, digest = await asyncio.to_thread(self._arrived)
+        except OSError as problem:
+            return Outcome(Event.FAILED, Code.STAGE_FAILED, str(problem))
+        outcome = guards.judge_bytes(self._target, size_bytes, digest)
         if outcome.event is Event.FAILED:
             self._bytes = b""
+            with suppress(OSError):
+                self._arriving.unlink()
         return outcome
+
+    def _arrived(self) -> tuple[int, str]:
+        if self._bytes is not None:
+            return len(self._bytes), guards.digest_of(self._bytes)
+        return self._arriving.stat().st_size, files.digest(self._arriving) or ""
 
     async def _store_bytes(self) -> Outcome:
         data, self._bytes = self._bytes, b""
+        home, digest = self._shared.home, self._target.digest
         try:
-            await asyncio.to_thread(self._shared.home.put_content, self._target.digest, data)
+            if data is None:
+                await asyncio.to_thread(home.keep_arrived, digest, self._arriving)
+            else:
+                await asyncio.to_thread(home.put_content, digest, data)
+                self._arriving.unlink(missing_ok=True)
         except OSError as problem:
             return Outcome(Event.FAILED, Code.STAGE_FAILED, str(problem))
         return DONE
@@ -347,6 +376,10 @@ class Follower:
 
     def _ended(self, result: runner.Result, code: Code) -> Outcome:
         return DONE if result.succeeded else Outcome(Event.FAILED, code, result.detail)
+
+    @property
+    def _arriving(self) -> Path:
+        return self._shared.home.arriving(self._spec.workflow, self._spec.pointer)
 
     @property
     def _target(self) -> Instruction:

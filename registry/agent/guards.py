@@ -64,8 +64,8 @@ def _malformed(instruction: Instruction) -> str:
         return f"not a sha256 digest: {instruction.digest[:80]!r}"
     if instruction.version < 1 or instruction.generation < 1:
         return f"version {instruction.version}, generation {instruction.generation}: both start at 1"
-    if not 0 <= instruction.size_bytes <= limits.CONTENT_BYTES_CEILING:
-        return f"{instruction.size_bytes} bytes; at most {limits.CONTENT_BYTES_CEILING} are accepted"
+    if not 0 <= instruction.size_bytes <= limits.LARGE_CONTENT_BYTES_CEILING:
+        return f"{instruction.size_bytes} bytes; at most {limits.LARGE_CONTENT_BYTES_CEILING} are accepted"
     return ""
 
 
@@ -73,11 +73,11 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def judge_bytes(instruction: Instruction, data: bytes) -> Outcome:
-    """DONE only for exactly the bytes that the instruction names."""
-    if len(data) != instruction.size_bytes:
-        detail = f"{len(data)} bytes arrived, {instruction.size_bytes} were announced"
+def judge_bytes(instruction: Instruction, size_bytes: int, digest: str) -> Outcome:
+    """Of what arrived. DONE only for exactly the bytes that the instruction names."""
+    if size_bytes != instruction.size_bytes:
+        detail = f"{size_bytes} bytes arrived, {instruction.size_bytes} were announced"
         return Outcome(Event.FAILED, Code.LENGTH_MISMATCH, detail)
-    if (actual := digest_of(data)) != instruction.digest:
-        return Outcome(Event.FAILED, Code.DIGEST_MISMATCH, f"bytes of {actual} arrived for {instruction.digest}")
+    if digest != instruction.digest:
+        return Outcome(Event.FAILED, Code.DIGEST_MISMATCH, f"bytes of {digest} arrived for {instruction.digest}")
     return Outcome(Event.DONE)

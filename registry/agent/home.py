@@ -3,6 +3,7 @@
 agent.json                            name, incarnation, cluster id, epoch, follows, sequences reserved
 follows/NAMESPACE/NAME/POINTER.json   journal.Record
 objects/sha256-HEX/content            exact bytes, read-only; what PATH links to
+arriving/NAMESPACE/NAME/POINTER       large content on its way; gone on with after a break
 outbox/SEQUENCE.json                  acknowledgements on their way
 contact                               its time of change is the last contact
 lock                                  held by the running agent
@@ -21,9 +22,10 @@ import msgspec
 from msgspec import Struct
 
 from registry.agent import files, limits
-from registry.agent.guards import Identity, digest_of
-from registry.agent.journal import Record
+from registry.agent.guards import Identity
+from registry.agent.journal import Installed, Record
 from registry.core.commands import Ack
+from registry.core.limits import CONTENT_BYTES_CEILING
 
 T = TypeVar("T")
 
@@ -107,13 +109,39 @@ class Home:
 
     def has_content(self, digest: str) -> bool:
         """Whether exactly these bytes are here: they are read and compared."""
-        data = files.read(self.content_path(digest))
-        return data is not None and digest_of(data) == digest
+        return files.digest(self.content_path(digest)) == digest
+
+    def base(self, installed: Installed | None) -> bytes:
+        """The bytes of something installed, to fetch another version as what differs from it; none where they cannot be
+        read, or are so large that content is fetched in chunks."""
+        if installed is None or installed.size_bytes > CONTENT_BYTES_CEILING:
+            return b""
+        try:
+            return files.read(self.content_path(installed.digest)) or b""
+        except OSError:
+            return b""
 
     def put_content(self, digest: str, data: bytes) -> None:
         path = self.content_path(digest)
         files.make_directory(path.parent)
         files.write(path, data, mode=0o444)
+
+    def arriving(self, workflow: str, pointer: str) -> Path:
+        """Where large content of a follow is written while it arrives. It may hold some from before."""
+        path = self.directory / "arriving" / workflow / pointer
+        files.make_directory(path.parent)
+        return path
+
+    def drop_arriving_except(self, follows: Iterable[tuple[str, str]]) -> None:
+        kept = {self.directory / "arriving" / workflow / pointer for workflow, pointer in follows}
+        for path in (self.directory / "arriving").glob("*/*/*"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    def keep_arrived(self, digest: str, arrived: Path) -> None:
+        path = self.content_path(digest)
+        files.make_directory(path.parent)
+        files.move(arrived, path, mode=0o444)
 
     def drop_content_except(self, digests: Iterable[str]) -> None:
         kept = {self.content_path(digest).parent.name for digest in digests}

@@ -11,7 +11,7 @@ CONTACT_EVERY_S = 1.0  # how coarse the last contact is kept on disk
 
 # One installation
 FETCHES_AT_ONCE = 4  # content in memory at one time
-FETCH_TIMEOUT_S = 60.0
+FETCH_TIMEOUT_S = 60.0  # without anything new
 FETCH_ATTEMPTS = 5
 FETCH_BACKOFF_S = (0.2, 5.0)
 HOLD_OFF_S = (2.0, 60.0)  # after a refusal that may pass (no network, disk full), until it is tried again

@@ -1,4 +1,4 @@
-"""Commands about the cluster itself: status, add, promote, remove, replace, transfer, backup."""
+"""Commands about the cluster itself: status, add, promote, remove, replace, transfer, backup, scrub, compact."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from registry.cli import disaster, joining, preview, quorum, tables, views
+from registry.cli import disaster, joining, maintenance, preview, quorum, tables, views
 from registry.cli.session import Session, connected
 
 _member = click.argument("name", metavar="NAME")
@@ -129,7 +129,8 @@ async def transfer(session: Session, name: str) -> None:
     await _show(session, id, "leader", f"{id} leads")
 
 
-cluster.add_command(disaster.backup)
+for command in (disaster.backup, maintenance.scrub, maintenance.compact):
+    cluster.add_command(command)
 
 
 async def _show(session: Session, id: str, role: str, words: str, notes: Sequence[str] = ()) -> None:

@@ -12,9 +12,10 @@ import msgspec
 from registry import formats
 from registry.cli import tables, views
 from registry.cli.session import Session, connected
-from registry.cli.versions import read_file, split
+from registry.cli.versions import split
 from registry.core import names
 from registry.core.errors import Invalid
+from registry.core.limits import CONTENT_BYTES_CEILING
 from registry.core.model import Version
 from registry.formats.changelog import entry
 from registry.formats.unified import unified
@@ -96,8 +97,17 @@ def _names_workflow(reference: str) -> bool:
     return True
 
 
+def _read(file: str) -> bytes:
+    """At most one byte more than what is ever compared: that is refused."""
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(CONTENT_BYTES_CEILING + 1)
+    except OSError as error:
+        raise click.UsageError(f"cannot read {file}: {error.strerror}") from None
+
+
 def _compare_files(old: str, new: str) -> Compared:
-    compared = formats.compare(read_file(old), read_file(new))
+    compared = formats.compare(_read(old), _read(new))
     return Compared(msgspec.json.decode(msgspec.json.encode(compared)), old, new, None)
 
 
@@ -111,7 +121,7 @@ async def _compare_references(session: Session, old: str, new: str) -> Compared:
 async def _content(session: Session, name: str, files: bool) -> tuple[bytes, str]:
     """Bytes, and the kind they were published as; empty for a file."""
     if files:
-        return read_file(name), ""
+        return _read(name), ""
     version = await session.doing(session.client.version(*split(name)))
     return await session.doing(session.client.content(version.workflow, version.number)), version.kind
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from registry.cli import cluster, compare, dev, errors, observe, pointers, policies, versions
+from registry.cli import cluster, compare, dev, errors, observe, pointers, policies, retention, sources, versions
 from registry.cli.session import global_options
 
 
@@ -36,6 +36,7 @@ for command in (
     *(versions.publish, versions.workflows, versions.versions, versions.show, versions.cat, versions.mark),
     *(compare.compare, pointers.switch, pointers.rollback, pointers.pointer, pointers.history),
     *(policies.label, policies.policy, policies.impact),
+    *(retention.hold, retention.retention, retention.purge, sources.source),
     *(observe.watch, observe.agents, cluster.cluster, dev.dev),
 ):
     cli.add_command(command)

@@ -8,7 +8,7 @@ from time import perf_counter
 import click
 
 from registry.cli import tables, views
-from registry.cli.preview import ROLLBACK, SWITCH, confirm
+from registry.cli.preview import ROLLBACK, SWITCH, Shown, confirm
 from registry.cli.session import Session, connected, stale_option
 from registry.cli.versions import request_id_option, split, split_version, target_of
 from registry.client import Move
@@ -65,7 +65,7 @@ async def switch(
         for reference, generation in zip(references, generations, strict=True)
     ]
     if session.asks and not yes:
-        moves = await confirm(session, SWITCH, moves)
+        moves = [each.move for each in await confirm(session, SWITCH, moves)]
     call = session.client.switch_many(moves, reason=reason, force=force, request_id=request_id)
     done = await session.doing(call)
     session.show(views.switched(done), lambda: _words(done))
@@ -105,16 +105,20 @@ async def rollback(
     if target is not None and len(workflows) > 1:
         raise click.UsageError("--to goes with one workflow")
     moves = [Move(_workflow(each), target_of(target, each) if target else "", pointer) for each in workflows]
+    shown: list[Shown] = []
     if not yes:
         if not session.asks:
             raise click.UsageError("rollback without a terminal needs --yes")
-        moves = await confirm(session, ROLLBACK, moves)
+        shown = await confirm(session, ROLLBACK, moves, force=force)
+        moves = [each.move for each in shown]
     started = perf_counter()
     done = await session.doing(
         session.client.rollback_many(moves, reason=reason, force=force, keep_status=keep_status, request_id=request_id)
     )
     took_ms = round((perf_counter() - started) * 1000, 1)
     session.show(views.switched(done, took_ms=took_ms), lambda: f"{_words(done)}\ntook {took_ms} ms")
+    for note in otherwise(shown, done):
+        session.say(note)
 
 
 @click.command()
@@ -156,6 +160,16 @@ def _workflow(reference: str) -> str:
     if target:
         raise click.UsageError(f"name the workflow, {workflow}, and the version with --to {target}")
     return workflow
+
+
+def otherwise(shown: Sequence[Shown], done: Switched) -> list[str]:
+    """Where the commit picked another version than the preview."""
+    return [
+        f"note: {pointer.workflow}: the registry picked version {pointer.version}, not version {each.picked} as shown; "
+        f"see why with: regctl versions {pointer.workflow}"
+        for each, pointer in zip(shown, done.pointers, strict=False)
+        if each.picked not in (0, pointer.version)
+    ]
 
 
 def _words(done: Switched) -> str:

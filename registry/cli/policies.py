@@ -22,6 +22,11 @@ def policy() -> None:
     literals          warn, refuse                content with literals that look like secrets
     verdict           ok, warn, confirm, block    the worst verdict that a switch is taken with; block takes all
     immutable_labels  patterns, comma separated   labels that stay once they are set; semver always does
+    keep_last         a number, or all            newest versions of each class whose content is kept
+    keep_days         a number, or all            versions younger than that are kept
+
+    keep_last may tell the classes apart: published=10,periodic=3. Content that no rule keeps is let go of within the
+    hour; see with regctl retention run --dry-run which that is. The versions stay.
 
     A policy has a scope: '*' (everywhere), 'ns/*' or ns/name. For every field the narrowest scope that says something
     decides.
@@ -59,6 +64,7 @@ async def set_policy(session: Session, scope: str, fields: Sequence[str], reason
       regctl policy set '*' checks=refuse literals=refuse --reason "house rules"
       regctl policy set 'support/*' verdict=warn --reason "customers are on it"
       regctl policy set support/triage immutable_labels='release-*,approved' --reason audit
+      regctl policy set '*' keep_last=20 keep_days=90 --reason "disks"
       regctl policy set support/triage verdict= --reason "as the others"
     """
     names.check_scope(scope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import click
 
@@ -11,7 +12,7 @@ from registry.cli import views
 from registry.cli.errors import DeclinedError
 from registry.cli.session import Session
 from registry.client import Client, Move
-from registry.core.errors import NotFound, Reason, RegistryError
+from registry.core.errors import Conflict, NotFound, Reason, Refused, RegistryError
 from registry.core.model import Pointer
 from registry.core.policies import VERDICTS
 
@@ -21,9 +22,17 @@ REASONS = 5  # of a verdict, the worst
 ANY_VERDICT = VERDICTS[-1]  # a policy that takes the worst refuses nothing
 
 
-async def confirm(session: Session, verb: str, moves: Sequence[Move]) -> list[Move]:
-    """Shows each move and asks. The moves with the generations that were shown. Raises DeclinedError."""
-    shown = [await session.doing(_show(session, move, judged=verb == SWITCH)) for move in moves]
+class Shown(NamedTuple):
+    """A move that was agreed to, with the generation that was shown, and the version that a rollback would have picked
+    at that moment; 0: none was shown."""
+
+    move: Move
+    picked: int = 0
+
+
+async def confirm(session: Session, verb: str, moves: Sequence[Move], *, force: bool = False) -> list[Shown]:
+    """Shows each move and asks. Raises DeclinedError."""
+    shown = [await session.doing(_show(session, verb, move, force=force)) for move in moves]
     ask(f"{verb}?")
     return shown
 
@@ -40,25 +49,38 @@ def ask(question: str) -> None:
         raise DeclinedError
 
 
-async def _show(session: Session, move: Move, *, judged: bool) -> Move:
-    """`judged`: the policy may refuse the verdict. Beside pointer and target, what is not known ends nothing."""
-    current = await _current(session.client, move)
+async def _show(session: Session, verb: str, move: Move, *, force: bool) -> Shown:
+    """Beside pointer and target, what is not known ends nothing."""
+    client = session.client
+    current = await _current(client, move)
     generation = current.generation if current is not None else 0
+    picked, lines = await _try(client, move, force=force) if verb == ROLLBACK else (0, [])
+    target = await client.version(move.workflow, picked or move.target) if picked or move.target else None
     before = f"version {current.version}" if current is not None else "nothing"
-    head = f"{move.workflow} {move.pointer}: {before} -> "
-    if move.target == "":
-        session.say(f"{head}the newest stable version that was live before (generation {generation + 1})")
-        session.say(f"  live before: {await _live_before(session.client, move, current)}")
-    else:
-        target = await session.client.version(move.workflow, move.target)
-        session.say(f"{head}version {target.number}, {target.status} (generation {generation + 1})")
-        for line in await _step(session.client, move.workflow, current, target.number, judged=judged):
-            session.say(f"  {views.printable(line)}")
-    session.say(f"  agents that follow it: {await _affected(session.client, move)}")
-    session.say(f"  workflows that depend on it: {await impact_of(session.client, move.workflow)}")
-    if move.expected_generation is not None:
-        return move
-    return Move(move.workflow, move.target, move.pointer, generation)
+    after = f"version {target.number}, {target.status}" if target else "the newest stable version that was live before"
+    session.say(f"{move.workflow} {move.pointer}: {before} -> {after} (generation {generation + 1})")
+    if not move.target:
+        lines.append(f"live before: {await _live_before(client, move, current)}")
+    if target is not None:
+        lines += await _step(client, move.workflow, current, target.number, judged=verb == SWITCH)
+    for line in lines:
+        session.say(f"  {views.printable(line)}")
+    session.say(f"  agents that follow it: {await _affected(client, move)}")
+    session.say(f"  workflows that depend on it: {await impact_of(client, move.workflow)}")
+    if move.expected_generation is None:
+        move = Move(move.workflow, move.target, move.pointer, generation)
+    return Shown(move, picked)
+
+
+async def _try(client: Client, move: Move, *, force: bool) -> tuple[int, list[str]]:
+    """The version that a rollback without a target would pick now, 0: none; what the registry would say to it."""
+    try:
+        done = await client.preview_rollback([move], force=force)
+    except (Refused, NotFound, Conflict) as error:
+        return 0, [f"this will be refused: {error.message}", *([f"hint: {error.hint}"] if error.hint else [])]
+    except RegistryError as error:
+        return 0, [f"not tried before: {error.message}"]
+    return 0 if move.target else done.pointers[0].version, list(done.notes)
 
 
 async def _current(client: Client, move: Move) -> Pointer | None:

@@ -117,6 +117,9 @@ def warnings(status: ClusterStatus) -> list[str]:
         found.append(f"no majority: {_of(alive, len(now))}, {needed} must be; nothing can be written")
     elif alive == needed:
         found.append(f"no further voter may fail: {_of(alive, len(now))}, {needed} must be")
+    if full := [label(member, status) for member in status.members if member.no_space]:
+        refused = "writes are refused (NO_SPACE)" if status.no_space else "it takes no part in writes"
+        found.append(f"too little space is left on {', '.join(full)}: {refused} until there is more")
     newest = max((member.feature_level for member in status.members), default=0)
     for member in status.members:
         name = label(member, status)

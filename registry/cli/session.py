@@ -59,7 +59,7 @@ class Session:
 
     async def doing(self, call: Awaitable[Result]) -> Result:
         """The call's result; tells the person when it takes more than two seconds."""
-        notice = asyncio.create_task(self._notice())
+        notice = asyncio.create_task(self.notice())
         try:
             return await call
         finally:
@@ -74,7 +74,8 @@ class Session:
     def _note(self, address: str, error: RegistryError) -> None:
         self._last_failure = f"; {address}: {error.message}"
 
-    async def _notice(self) -> None:
+    async def notice(self) -> None:
+        """Until it is cancelled: says now and then that nothing has come yet, and why."""
         waited_s = 0.0
         while not self.quiet:
             await asyncio.sleep(NOTICE_S)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from registry.cli import quorum, views
 from registry.client import AgentRow, ClusterStatus, Impact, PolicyInForce, WaitingMember, WorkflowSummary
-from registry.core.model import DEFAULT_POINTER, Change, Pointer, Version
+from registry.core.model import DEFAULT_POINTER, Change, Pointer, Removed, Version
 from registry.formats import render
 
 MINUTES = len("2026-01-31 12:00")
@@ -50,12 +50,15 @@ def version(value: Version) -> Table:
             ("status", value.status),
             ("kind", value.kind),
             ("size", f"{value.size_bytes} bytes"),
+            ("content", _removed(value.removed)),
+            ("held", value.hold),
             ("digest", value.digest),
             ("value digest", value.value_digest),
             ("semantic digest", value.semantic_digest),
             ("parents", ", ".join(map(str, value.parents))),
             ("author", value.author),
             ("published", f"{views.clock(value.created_ms)} UTC"),
+            ("snapshot", _snapshot(value)),
             ("message", value.message),
             ("labels", pairs(value.labels)),
             ("facts", pairs(value.facts)),
@@ -65,6 +68,17 @@ def version(value: Version) -> Table:
             ("revision", str(value.revision)),
         ]
     )
+
+
+def _snapshot(value: Version) -> str:
+    return value.snapshot if value.snapshot != "published" else ""
+
+
+def _removed(value: Removed | None) -> str:
+    if value is None:
+        return ""
+    who = f" ({value.principal}: {value.reason})" if value.reason else f" ({value.principal})"
+    return f"{views.removed_words(value)}{who}"
 
 
 def pointer(value: Pointer) -> Table:
@@ -119,7 +133,7 @@ def versions(values: Iterable[Version], *, with_names: bool = False, wide: bool 
             *([views.short(value.digest), views.size(value.size_bytes)] if wide else []),
             views.clock(value.created_ms)[:MINUTES],
             value.message,
-            value.summary,
+            "; ".join(filter(None, (views.removed_words(value.removed), _snapshot(value), value.summary))),
         )
 
     names = f"{'~workflow ' if with_names else ''}>version status change {'digest >size ' if wide else ''}"
@@ -207,7 +221,7 @@ def _process(process: WaitingMember) -> str:
 
 def members(value: ClusterStatus) -> Table:
     return table(
-        "name role ~address ~datacenter alive >applied >lag",
+        "name role ~address ~datacenter alive >applied >lag space",
         (
             (
                 quorum.label(member, value),
@@ -217,6 +231,7 @@ def members(value: ClusterStatus) -> Table:
                 "yes" if member.alive else "no",
                 str(member.applied_index or "-"),
                 str(member.lag),
+                "full" if member.no_space else "ok",
             )
             for member in value.members
         ),

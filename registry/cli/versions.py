@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from registry.cli import tables, views
+from registry.cli.errors import FileProblemError
 from registry.cli.preview import impact_of
 from registry.cli.session import Session, connected, console, stale_option
 from registry.cli.times import moment
+from registry.cli.transfers import moving
 from registry.core import references
-from registry.core.limits import CONTENT_BYTES_CEILING
 from registry.core.model import STATUSES, Status
 from registry.formats import KINDS
 
@@ -48,7 +50,7 @@ def target_of(reference: str, workflow: str) -> str:
     return target
 
 
-def _labels(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def labels_of(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for value in values:
         key, equals, text = value.partition("=")
@@ -58,22 +60,15 @@ def _labels(context: click.Context, parameter: click.Parameter, values: tuple[st
     return labels
 
 
-def read_file(file: str) -> bytes:
-    """At most one byte more than any registry takes: the SDK refuses that."""
-    try:
-        if file == "-":
-            return sys.stdin.buffer.read(CONTENT_BYTES_CEILING + 1)
-        with Path(file).open("rb") as opened:
-            return opened.read(CONTENT_BYTES_CEILING + 1)
-    except OSError as error:
-        raise click.UsageError(f"cannot read {file}: {error.strerror}") from None
+def readable(file: str) -> Path | BinaryIO:
+    return sys.stdin.buffer if file == "-" else Path(file)
 
 
 @click.command()
 @click.argument("workflow", metavar="NS/NAME")
 @click.argument("file", metavar="FILE|-")
 @click.option("-m", "--message", default="", help="What changed and why.")
-@click.option("-l", "--label", "labels", multiple=True, metavar="K=V", callback=_labels, help="May be repeated.")
+@click.option("-l", "--label", "labels", multiple=True, metavar="K=V", callback=labels_of, help="May be repeated.")
 @click.option("--kind", default="", help=f"One of {', '.join(KINDS)}.  [default: detected]")
 @click.option(
     "--parent",
@@ -84,6 +79,11 @@ def read_file(file: str) -> bytes:
 )
 @click.option(
     "--requires", multiple=True, metavar="NS/NAME", help="A workflow it calls, beside those it names; may be repeated."
+)
+@click.option(
+    "--snapshot",
+    type=click.Choice(["manual", "terminal"]),
+    help="Why it is made, if not to be used: retention counts the classes apart. terminal: a run ended or failed.",
 )
 @request_id_option
 @connected
@@ -96,6 +96,7 @@ async def publish(
     kind: str,
     parents: tuple[str, ...],
     requires: tuple[str, ...],
+    snapshot: str | None,
     request_id: str | None,
 ) -> None:
     """Store the exact bytes of FILE as the next version, but for values that its format declares secret.
@@ -103,24 +104,36 @@ async def publish(
     Says what is wrong with it, and what it changes against its parent. Publishing the newest bytes again creates
     nothing.
 
+    A file larger than what the members read (registryd --content-limit) is kept as it is, as text or binary: sent in
+    chunks, of which a repeated command sends only what is missing. It is not checked or compared, and nothing is taken
+    out of it.
+
     \b
       regctl publish support/triage triage.yml -m "shorter prompt"
       regctl publish support/triage triage.yml -l semver=v1.4.0
       regctl publish support/triage hotfix.yml --parent @active --requires support/search
       cat triage.yml | regctl publish support/triage -
+      regctl publish support/triage triage.yml --snapshot terminal -m "run 4711 failed"
     """
-    published = await session.doing(
-        session.client.publish(
-            workflow,
-            read_file(file),
-            kind=kind,
-            message=message,
-            labels=labels,
-            parents=[target_of(each, workflow) for each in parents],
-            requires=requires,
-            request_id=request_id,
+    try:
+        published = await moving(
+            session,
+            "sent",
+            lambda progress: session.client.publish(
+                workflow,
+                readable(file),
+                kind=kind,
+                message=message,
+                labels=labels,
+                parents=[target_of(each, workflow) for each in parents],
+                requires=requires,
+                snapshot=snapshot or "",
+                progress=progress,
+                request_id=request_id,
+            ),
         )
-    )
+    except OSError as error:
+        raise click.UsageError(f"cannot read {file}: {error.strerror}") from None
     verb = "published" if published.created else "nothing new: the newest version has these bytes:"
     detail = f"{published.kind}, {published.size_bytes} bytes, {views.short(published.digest)}"
     session.show(views.published(published), lambda: f"{verb} {workflow}@{published.number} ({detail})")
@@ -217,18 +230,42 @@ async def show(session: Session, reference: str, stale: bool) -> None:
 
 @click.command()
 @click.argument("reference", metavar="REF")
+@click.option(
+    "-f", "--file", type=click.Path(path_type=Path, dir_okay=False), help="Write into this file.  [default: stdout]"
+)
 @stale_option
 @connected
-async def cat(session: Session, reference: str, stale: bool) -> None:
-    """Write the exact bytes of a version to stdout.
+async def cat(session: Session, reference: str, file: Path | None, stale: bool) -> None:
+    """Write the exact bytes of a version to stdout, or into a file.
+
+    FILE is replaced once it is whole and compared with the digest. Until then it is FILE.partial, and a command that
+    broke off goes on from there when it is repeated.
 
     \b
       regctl cat support/triage@active > triage.yml
+      regctl cat media/voices@3 --file voices.bin
     """
-    content = await session.doing(session.client.content(*split(reference), stale=stale))
+    workflow, target = split(reference)
+    out: Path | BinaryIO = file or sys.stdout.buffer
+    try:
+        version = await moving(
+            session,
+            "read",
+            lambda progress: session.client.download(workflow, target, out, progress=progress, stale=stale),
+        )
+    except OSError as error:
+        if file is None:
+            raise
+        raise FileProblemError(
+            f"cannot write {file}: {error.strerror}; repeat it: what is in {file}.partial stays"
+        ) from None
     session.tell_age()
-    sys.stdout.buffer.write(content)
-    sys.stdout.buffer.flush()
+    if file is None:
+        sys.stdout.buffer.flush()
+        return
+    written = {"file": str(file), "workflow": workflow, "version": version.number, "digest": version.digest}
+    told = f"{file}: {workflow}@{version.number} ({version.size_bytes} bytes, {views.short(version.digest)})"
+    session.show(written | {"size_bytes": version.size_bytes}, lambda: told)
 
 
 @click.command()

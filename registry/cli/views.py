@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +10,12 @@ import msgspec
 
 from registry.cli import quorum
 from registry.client import AgentRow, ClusterStatus, Impact, PolicyInForce, Published, WorkflowSummary
-from registry.core.model import Change, Pointer, Policy, Version
+from registry.core.model import Change, Pointer, Policy, Removed, RemovedVersion, Version
 from registry.core.outcomes import Switched
 from registry.formats.model import LEVELS
 
 DIGEST_CHARS = len("sha256:") + 8
+DATE_CHARS = len("2026-01-31")
 DEPENDENTS_SHOWN = 3
 FINDINGS_SHOWN = 10
 
@@ -74,8 +75,45 @@ def version(value: Version) -> dict[str, Any]:
         "secrets": value.secrets,
         "summary": value.summary,
         "change": value.change,
+        "snapshot": value.snapshot,
+        "hold": value.hold,
+        "removed": None if value.removed is None else removed(value.removed),
         "revision": value.revision,
     }
+
+
+def removed(value: Removed) -> dict[str, Any]:
+    return {
+        "cause": value.cause,
+        "time": time(value.time_ms),
+        "principal": value.principal,
+        "reason": value.reason,
+        "revision": value.revision,
+    }
+
+
+def removed_words(value: Removed | None) -> str:
+    """`removed 2026-11-23 by retention`, the date first since tables cut; empty: the content is kept."""
+    return f"removed {clock(value.time_ms)[:DATE_CHARS]} by {value.cause}" if value is not None else ""
+
+
+def removed_versions(values: Sequence[RemovedVersion]) -> str:
+    """`support/triage 1-3, 7; support/answer 2`"""
+    numbers: dict[str, list[int]] = {}
+    for each in values:
+        numbers.setdefault(each.workflow, []).append(each.version)
+    return "; ".join(f"{workflow} {ranges(each)}" for workflow, each in sorted(numbers.items()))
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`1-3, 7`"""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] + 1 == number:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
 
 
 def published(value: Published) -> dict[str, Any]:
@@ -213,6 +251,7 @@ def change(value: Change) -> dict[str, Any]:
             for each in value.status_changes
         ],
         **({"forced": True} if value.forced else {}),
+        **({"removed": [msgspec.to_builtins(each) for each in value.removed]} if value.removed else {}),
         **({"epoch": value.epoch} if value.epoch else {}),
         **({"scope": value.scope, "policy": policy(value.policy)} if value.policy is not None else {}),
     }
@@ -252,6 +291,8 @@ def status(value: ClusterStatus) -> dict[str, Any]:
         "first_index": value.first_index,
         "last_index": value.last_index,
         "fetching": value.fetching,
+        "no_space": value.no_space,
+        "headroom_bytes": value.headroom_bytes,
         "members": [
             {
                 "id": member.id,
@@ -265,6 +306,7 @@ def status(value: ClusterStatus) -> dict[str, Any]:
                 "lag": member.lag,
                 "incarnation": member.incarnation,
                 "feature_level": member.feature_level,
+                "no_space": member.no_space,
             }
             for member in value.members
         ],
@@ -311,8 +353,15 @@ def what(value: Change, only_workflow: str = "") -> str:
     elif value.version is not None and value.action == "label":
         labels = " ".join(f"{key}={text}" for key, text in sorted(value.version.labels.items()))
         words.append(f"version {value.version.number} has {labels or 'no labels'}")
+    elif value.version is not None and value.action == "hold":
+        words.append(f"version {value.version.number} is {'held' if value.version.hold else 'no longer held'}")
     elif value.version is not None:
         words.append(f"version {value.version.number}, {size(value.version.size_bytes)}")
+    gone = [each for each in value.removed if only_workflow in ("", each.workflow)]
+    if gone and only_workflow:
+        words.append(f"content of {ranges(each.version for each in gone)} removed")
+    elif gone:
+        words.append(f"content of {removed_versions(gone)} removed")
     if value.policy is not None:
         words.append(f"{value.scope} says {policy_words(value.policy) or 'nothing'}")
     if value.epoch:

@@ -2,6 +2,7 @@
 
 from registry.client.backup import Backup
 from registry.client.client import Client
+from registry.client.maintenance import Compacted, Damage, Scrubbed
 from registry.client.values import (
     AgentRow,
     ClusterStatus,
@@ -17,7 +18,10 @@ from registry.client.values import (
     PollRequest,
     PollResponse,
     Published,
+    Purged,
     ReplyInfo,
+    Retained,
+    RetainedVersion,
     TlsConfig,
     WaitingMember,
     WorkflowSummary,
@@ -29,7 +33,9 @@ __all__ = [
     "Backup",
     "Client",
     "ClusterStatus",
+    "Compacted",
     "Comparison",
+    "Damage",
     "Dependent",
     "Finding",
     "Follow",
@@ -41,7 +47,11 @@ __all__ = [
     "PollRequest",
     "PollResponse",
     "Published",
+    "Purged",
     "ReplyInfo",
+    "Retained",
+    "RetainedVersion",
+    "Scrubbed",
     "TlsConfig",
     "WaitingMember",
     "WorkflowSummary",

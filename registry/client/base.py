@@ -12,6 +12,7 @@ from typing import Any, Self
 from registry.client import convert, limits, values
 from registry.client.calls import Attempt, Calls, OnFailedAttempt, Plan, rpc
 from registry.client.endpoints import Endpoints
+from registry.client.large import Chunks
 from registry.client.membership import Members
 from registry.core.limits import PRINCIPAL_CHARS
 
@@ -84,6 +85,9 @@ class Base:
     def _plan_step(self, what: str, timeout_s: float | None) -> Plan:
         """Slow: a leader that is to be removed hands over first."""
         return self._plan(what, timeout_s, slow=True, repeatable=True)
+
+    def _chunks(self, timeout_s: float | None) -> Chunks:
+        return Chunks(self._run, self.timeout_s if timeout_s is None else timeout_s)
 
     async def _run(self, plan: Plan, attempt: Attempt[Any]) -> Any:
         reply = await self._calls.run(plan, attempt)

@@ -76,6 +76,8 @@ class Calls:
                 return reply  # type: ignore[no-any-return]
             executed = executed or failure.executed
             tried[endpoint.address] = failure.error
+            if failure.error.reason is Reason.NO_SPACE and not executed:
+                raise failure.error  # room does not come within a call
             if not failure.retry:
                 if executed and failure.error.reason is Reason.REQUEST_EXPIRED:
                     break  # an earlier attempt may have been in time
@@ -112,6 +114,9 @@ def rpc(service: str, name: str, request: Any) -> Attempt[Any]:
     return attempt
 
 
+_TELLING = (Reason.NO_SPACE, Reason.CORRUPT_CONTENT, Reason.DATA_DAMAGED)  # before "nobody answered"
+
+
 def _out_of_time(plan: Plan, tried: dict[str, RegistryError], *, executed: bool) -> RegistryError:
     causes = "; ".join(f"{address}: {error.message}" for address, error in tried.items()) or "no attempt was possible"
     metadata = {"tried": ", ".join(tried), "timeout_s": f"{plan.timeout_s:g}"}
@@ -124,7 +129,7 @@ def _out_of_time(plan: Plan, tried: dict[str, RegistryError], *, executed: bool)
             metadata=metadata | ({"request_id": plan.request_id} if plan.request_id else {}),
         )
     reasons = {error.reason for error in tried.values()}
-    reason = next((each for each in (Reason.NO_QUORUM, Reason.BUSY) if each in reasons), Reason.NO_MEMBER)
+    reason = next((each for each in (*_TELLING, Reason.NO_QUORUM, Reason.BUSY) if each in reasons), Reason.NO_MEMBER)
     return Unavailable(
         reason,
         f"no member could {plan.what} within {plan.timeout_s:g} s ({causes})",

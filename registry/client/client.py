@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import BinaryIO
 
-from registry.client import backup, convert, limits, values, watch
+from registry.client import backup, convert, limits, maintenance, values, watch
 from registry.client.backup import Backup
 from registry.client.calls import rpc
 from registry.client.endpoints import check_address
@@ -87,6 +87,23 @@ class Client(Writing, Reading):
         begins. Raises Unavailable also when it breaks off: `out` is of no use then."""
         plan = self._plan("begin a backup", timeout_s, slow=True)
         return await backup.take(self._run, plan, out, stale=stale, progress=progress)
+
+    async def scrub(
+        self,
+        address: str,
+        *,
+        progress: maintenance.Progress | None = None,
+        timeout_s: float = limits.STATUS_TIMEOUT_S,
+    ) -> maintenance.Scrubbed:
+        """The member with this API address reads and checks everything it has. One attempt; timeout_s: until it is
+        reached. Raises Unavailable (BUSY: a scrub runs there)."""
+        endpoint = self._endpoints.at(check_address(address))
+        return await maintenance.scrub(endpoint, timeout_s=timeout_s, progress=progress)
+
+    async def compact(self, address: str, *, timeout_s: float = limits.STATUS_TIMEOUT_S) -> maintenance.Compacted:
+        """The member with this API address gives its free pages back to the file system. One attempt; timeout_s: until
+        it is reached. Raises Unavailable (BUSY, NO_SPACE: the copy does not fit)."""
+        return await maintenance.compact(self._endpoints.at(check_address(address)), timeout_s=timeout_s)
 
     # Agents
 

@@ -51,7 +51,20 @@ def _version_fields(message: registry_pb2.Version) -> dict[str, Any]:
         "secrets": dict(message.secrets),
         "summary": message.summary,
         "change": message.change,
+        "snapshot": cast(model.Snapshot, message.snapshot or "published"),
+        "hold": message.hold,
+        "removed": _removed(message.removed) if message.HasField("removed") else None,
     }
+
+
+def _removed(message: registry_pb2.Removed) -> model.Removed:
+    return model.Removed(
+        cause=cast(model.RemovalCause, message.cause),
+        revision=message.revision,
+        time_ms=message.time_ms,
+        principal=message.principal,
+        reason=message.reason,
+    )
 
 
 def version(message: registry_pb2.Version) -> model.Version:
@@ -157,6 +170,41 @@ def change(message: registry_pb2.Change) -> model.Change:
         scope=message.scope,
         policy=policy(message.policy) if message.HasField("policy") else None,
         forced=message.forced,
+        removed=tuple(_removed_version(each) for each in message.removed),
+    )
+
+
+def _removed_version(message: registry_pb2.RemovedVersion) -> model.RemovedVersion:
+    return model.RemovedVersion(workflow=message.workflow, version=message.version, digest=message.digest)
+
+
+def retained(message: registry_pb2.RetainResponse) -> values.Retained:
+    return values.Retained(
+        versions=tuple(
+            values.RetainedVersion(workflow=each.workflow, version=each.version, kept_by=tuple(each.kept_by))
+            for each in message.versions
+        ),
+        removed=message.removed,
+        freed_bytes=message.freed_bytes,
+        kept=message.kept,
+    )
+
+
+def purged(message: registry_pb2.PurgeResponse) -> values.Purged:
+    return values.Purged(
+        digest=message.digest,
+        removed=tuple(_removed_version(each) for each in message.removed),
+        backups=tuple(
+            model.Backup(
+                revision=each.revision,
+                index=each.index,
+                taken_ms=each.taken_ms,
+                member=each.member,
+                principal=each.principal,
+            )
+            for each in message.backups
+        ),
+        agents=tuple(message.agents),
     )
 
 
@@ -218,6 +266,7 @@ def status(message: cluster_pb2.GetStatusResponse) -> values.ClusterStatus:
                 lag=member.lag,
                 incarnation=member.incarnation,
                 feature_level=member.feature_level,
+                no_space=member.no_space,
             )
             for member in message.members
         ),
@@ -242,6 +291,8 @@ def status(message: cluster_pb2.GetStatusResponse) -> values.ClusterStatus:
         last_index=message.last_index,
         feature_level=message.feature_level,
         fetching=message.fetching,
+        no_space=message.no_space,
+        headroom_bytes=message.headroom_bytes,
     )
 
 

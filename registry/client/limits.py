@@ -14,6 +14,13 @@ BACKOFF_GROWTH = 1.5
 POLL_GRACE_S = 5.0  # a poll may take its wait and this
 
 BACKUP_SILENCE_S = 30.0  # a member that gives a backup sends something within this
+MAINTENANCE_SILENCE_S = 30.0  # and one that scrubs or compacts
+
+# Large content
+CHUNKS_IN_FLIGHT = 4  # sent or asked for at once, and so many in memory
+CHUNK_TIMEOUT_S = 30.0  # of one chunk, retries included: half a megabyte over a thin line
+UPLOAD_ROUNDS = 3  # chunks that were collected before the publish are sent again so often
+PUBLISH_BYTES_S = 16 * MIB  # a member that is asked to publish large content looks at all of it, at least this fast
 
 # Members
 MEMBERS = 64  # addresses kept, given and learned

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Sequence
+import io
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-from registry.client import convert, values
+from registry.client import compact, convert, large, values
 from registry.client.base import Base
 from registry.client.calls import operation, rpc
 from registry.client.convert import Reference
-from registry.core.errors import Reason, Refused
+from registry.core import outcomes
+from registry.core.errors import Invalid, Reason, Refused
+from registry.core.limits import LARGE_CONTENT_BYTES
 from registry.core.model import DEFAULT_POINTER, Change, Pointer, Version
 from registry.v1 import registry_pb2
 
 Operation = registry_pb2.Operation
+
+
+class _Found(NamedTuple):
+    version: Version
+    data: bytes | None  # exact; None: it is in chunks
+    chunks: tuple[str, ...]
 
 
 class Reading(Base):
@@ -39,26 +49,121 @@ class Reading(Base):
         workflow: str,
         reference: Reference = None,
         *,
+        base: bytes = b"",
+        max_bytes: int = LARGE_CONTENT_BYTES,
         stale: bool = False,
         min_revision: int = 0,
         timeout_s: float | None = None,
     ) -> bytes:
-        """The exact bytes of a version, checked against its digest. A stale read may come from any member that has
-        applied `min_revision`. Raises Refused CORRUPT_CONTENT."""
+        """The exact bytes of a version, checked against its digest, large content too. `base`: bytes of another version
+        that are here: then little has to travel. A stale read may come from any member that has applied `min_revision`.
+        Raises Refused CORRUPT_CONTENT, Invalid TOO_LARGE past `max_bytes`."""
+        found = await self._content(workflow, reference, base, stale, min_revision, timeout_s)
+        version = found.version
+        if found.data is None and version.size_bytes > max_bytes:
+            raise Invalid(
+                Reason.TOO_LARGE,
+                f"{workflow}@{version.number} has {version.size_bytes:,} bytes, {max_bytes:,} are asked for at most",
+                hint="download it into a file",
+                metadata={"limit": str(max_bytes), "size_bytes": str(version.size_bytes)},
+            )
+        if found.data is not None:
+            return found.data
+        out = io.BytesIO()
+        await large.write(self._chunks(timeout_s), version, found.chunks, out)
+        return out.getvalue()
+
+    async def download(
+        self,
+        workflow: str,
+        reference: Reference,
+        out: Path | BinaryIO,
+        *,
+        progress: large.Progress | None = None,
+        stale: bool = False,
+        min_revision: int = 0,
+        timeout_s: float | None = None,
+    ) -> Version:
+        """Writes the exact bytes of a version, of any size, with a few chunks in memory at most; returns the version.
+        A Path is replaced once all is there and on the disk; until then it is PATH.partial, which another call goes on
+        from. timeout_s: of every step, not of the whole. Raises Refused CORRUPT_CONTENT, OSError."""
+        found = await self._content(workflow, reference, b"", stale, min_revision, timeout_s)
+        if not isinstance(out, Path):
+            await self._write(found, out, progress, timeout_s, resume=False)
+        else:
+            with large.file_to_be(out) as file:
+                await self._write(found, file, progress, timeout_s, resume=True)
+        return found.version
+
+    async def fetch(
+        self,
+        workflow: str,
+        reference: Reference,
+        into: Path,
+        *,
+        base: bytes = b"",
+        progress: large.Progress | None = None,
+        stale: bool = False,
+        min_revision: int = 0,
+        timeout_s: float | None = None,
+    ) -> bytes | None:
+        """As `content`, but for large content: None, and it is in the file `into`, which was gone on with if it held
+        some already. It is not synced, and stays as it is when this fails."""
+        found = await self._content(workflow, reference, base, stale, min_revision, timeout_s)
+        if found.data is not None:
+            return found.data
+        with into.open("r+b" if into.exists() else "w+b") as file:
+            await self._write(found, file, progress, timeout_s, resume=True)
+        return None
+
+    async def _content(
+        self, workflow: str, reference: Reference, base: bytes, stale: bool, min_revision: int, timeout_s: float | None
+    ) -> _Found:
+        """In compact form; as exact bytes where that cannot be unpacked. Raises Refused CORRUPT_CONTENT."""
         request = registry_pb2.GetContentRequest(
-            workflow=workflow, reference=convert.reference(reference), stale=stale, min_revision=min_revision
+            workflow=workflow,
+            reference=convert.reference(reference),
+            stale=stale,
+            min_revision=min_revision,
+            compact=True,
+            base_digest=compact.digest(base) if base else "",
         )
         plan = self._plan(f"read content of {workflow}", timeout_s, slow=True)
-        reply = await self._run(plan, rpc("registry", "GetContent", request))
-        content: bytes = reply.content
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        if digest != reply.version.digest:
-            raise Refused(
-                Reason.CORRUPT_CONTENT,
-                f"{workflow}@{reply.version.number} arrived as {digest}, published was {reply.version.digest}",
-                hint=f"the bytes were dropped; check member {reply.info.served_by} and ask again",
-            )
-        return content
+        while True:
+            reply = await self._run(plan, rpc("registry", "GetContent", request))
+            version = convert.version(reply.version)
+            if reply.chunks:
+                return _Found(version, None, tuple(reply.chunks))
+            data = compact.exact(reply, base)
+            if data is not None and compact.digest(data) == version.digest:
+                return _Found(version, data, ())
+            if not request.compact:
+                raise _corrupt(version, data or b"", reply.info.served_by)
+            request.compact = False
+
+    async def _write(
+        self, found: _Found, out: BinaryIO, progress: large.Progress | None, timeout_s: float | None, *, resume: bool
+    ) -> None:
+        if found.data is None:
+            await large.write(self._chunks(timeout_s), found.version, found.chunks, out, progress, resume=resume)
+            return
+        if resume:
+            out.truncate(0)
+        out.write(found.data)
+
+    async def preview_rollback(
+        self, moves: Iterable[values.Move], *, force: bool = False, timeout_s: float | None = None
+    ) -> outcomes.Switched:
+        """What rollback_many would do now, with the versions that it would pick; nothing is moved. Raises what it would
+        raise, and Invalid INVALID_REQUEST from a member of an older release."""
+        request = registry_pb2.RollbackRequest(
+            moves=[convert.move_request(move) for move in moves],
+            reason="preview",
+            principal=self.principal,
+            force=force,
+        )
+        plan = self._plan("preview a rollback", timeout_s, leader_first=True)
+        return convert.switched(await self._run(plan, rpc("registry", "PreviewRollback", request)))
 
     async def compare(
         self,
@@ -152,3 +257,11 @@ class Reading(Base):
         """Who runs what; `workflow` empty: of all."""
         request = registry_pb2.ListAgentsRequest(workflow=workflow, page_size=page_size, stale=stale)
         return self._pages("list agents", "ListAgents", request, "agents", convert.agent_row, timeout_s)
+
+
+def _corrupt(version: Version, data: bytes, served_by: str) -> Refused:
+    return Refused(
+        Reason.CORRUPT_CONTENT,
+        f"{version.workflow}@{version.number} arrived as {compact.digest(data)}, published was {version.digest}",
+        hint=f"the bytes were dropped; check member {served_by} and ask again",
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from registry.core.model import DEFAULT_POINTER, Pointer, Policy, Version
+from registry.core.model import DEFAULT_POINTER, Backup, Pointer, Policy, RemovedVersion, Version
 
 
 class TlsConfig(Struct, frozen=True, kw_only=True):
@@ -80,6 +80,28 @@ class Impact(Struct, frozen=True, kw_only=True):
     more: bool  # there are more than could be listed
 
 
+class RetainedVersion(Struct, frozen=True, kw_only=True):
+    workflow: str
+    version: int
+    kept_by: tuple[str, ...]  # rules; empty: its content was let go of, or would be
+
+
+class Retained(Struct, frozen=True, kw_only=True):
+    """What retention let go of, or would."""
+
+    versions: tuple[RetainedVersion, ...]  # newest first; of all workflows only the removed; cut at 1000
+    removed: int
+    freed_bytes: int  # as stored, about
+    kept: int
+
+
+class Purged(Struct, frozen=True, kw_only=True):
+    digest: str
+    removed: tuple[RemovedVersion, ...]  # every version that had these bytes
+    backups: tuple[Backup, ...]  # that hold them, as far as the cluster was told
+    agents: tuple[str, ...]  # that run them, as they said
+
+
 class WorkflowSummary(Struct, frozen=True, kw_only=True):
     name: str
     kind: str
@@ -129,6 +151,7 @@ class MemberStatus(Struct, frozen=True, kw_only=True):
     lag: int  # entries
     incarnation: str = ""  # of its data directory; empty: not heard yet
     feature_level: int = 0  # the highest its release supports; 0: not known
+    no_space: bool = False  # it said that it has too little space left
 
     @property
     def votes(self) -> bool:
@@ -165,6 +188,8 @@ class ClusterStatus(Struct, frozen=True, kw_only=True):
     last_index: int = 0
     feature_level: int = 0  # in force
     fetching: str = ""  # by the member that answered, in words; empty: nothing
+    no_space: bool = False  # writes are refused
+    headroom_bytes: int = 0  # what the member that answered can still write, about
 
 
 class Follow(Struct, frozen=True, kw_only=True):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
 
-from registry.client import convert, limits, values
+from registry.client import convert, large, limits, values
 from registry.client.base import Base
 from registry.client.calls import operation, rpc
 from registry.client.convert import Reference
 from registry.client.values import Move
 from registry.core import outcomes, request_ids
-from registry.core.errors import Invalid, Reason
+from registry.core.errors import Invalid, Reason, Refused
 from registry.core.limits import CONTENT_BYTES_CEILING
 from registry.core.model import DEFAULT_POINTER, Pointer, Policy, Status, Version
 from registry.v1 import registry_pb2
@@ -24,43 +26,80 @@ class Writing(Base):
     async def publish(
         self,
         workflow: str,
-        content: bytes,
+        content: bytes | Path | BinaryIO,
         *,
         kind: str = "",
         message: str = "",
         labels: Mapping[str, str] | None = None,
         parents: Sequence[int | str] = (),
         requires: Sequence[str] = (),
+        snapshot: str = "",
+        progress: large.Progress | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> values.Published:
         """Stores exact bytes as the next version, without the values that their format declares secret; `created` is
         False if they are the newest already. `kind` empty: detected. `parents`: numbers or references, empty: the
-        newest version. `requires`: workflows it calls, beside those that the content names.
+        newest version. `requires`: workflows it calls, beside those that the content names. `snapshot`: why the version
+        is made, for retention: published (also if empty), manual, periodic or terminal.
 
-        Raises Invalid TOO_LARGE with the limit, Refused by policy (SAME_SEMANTICS, CHECKS_FAILED, SECRETS_FOUND)."""
-        if len(content) > CONTENT_BYTES_CEILING:
-            raise Invalid(
-                Reason.TOO_LARGE,
-                f"the content exceeds {CONTENT_BYTES_CEILING} bytes, the most any registry takes; nothing was sent",
-                hint="split the workflow, or keep large data beside it",
-                metadata={"limit": str(CONTENT_BYTES_CEILING)},
-            )
+        Content that is larger than what the registry reads goes in chunks, is kept as it is, and only what is not there
+        yet is sent; `progress` hears of it. A Path or a file of any size is never in memory as a whole. timeout_s: of
+        every step, not of the whole.
+
+        Raises Invalid TOO_LARGE with the limit, Refused by policy (SAME_SEMANTICS, CHECKS_FAILED, SECRETS_FOUND), and
+        OSError from reading."""
         request = registry_pb2.PublishRequest(
             request_id=request_id or new_request_id(),
             workflow=workflow,
-            content=content,
             kind=kind,
             message=message,
             labels=labels or {},
             principal=self.principal,
             parents=[convert.reference(each) for each in parents],
             requires=requires,
+            snapshot=snapshot,
         )
-        plan = self._plan(f"publish {workflow}", timeout_s, request_id=request.request_id, slow=True)
-        if len(content) > limits.COALESCED_BYTES:
+        with large.opened(content) as source:
+            if source.size_bytes <= CONTENT_BYTES_CEILING:
+                request.content = await source.all()
+                try:
+                    return await self._publish(request, timeout_s)
+                except Invalid as error:
+                    if not large.refused_for_size(error, source.size_bytes):
+                        raise
+                request.ClearField("content")
+            return await self._publish_large(request, source, progress, timeout_s)
+
+    async def _publish(self, request: registry_pb2.PublishRequest, timeout_s: float | None) -> values.Published:
+        plan = self._plan(f"publish {request.workflow}", timeout_s, request_id=request.request_id, slow=True)
+        if len(request.content) > limits.COALESCED_BYTES or request.HasField("large"):
             return convert.published(await self._run(plan, rpc("registry", "Publish", request)))
         return convert.published(await self._run(plan, operation(Operation(publish=request))))
+
+    async def _publish_large(
+        self,
+        request: registry_pb2.PublishRequest,
+        source: large.Source,
+        progress: large.Progress | None,
+        timeout_s: float | None,
+    ) -> values.Published:
+        """Asked before anything is sent: what the registry refuses costs no bytes."""
+        content = await large.summed(source)
+        request.large.CopyFrom(
+            registry_pb2.LargeContent(digest=content.digest, size_bytes=content.size_bytes, chunks=content.chunks)
+        )
+        chunks = self._chunks(timeout_s)
+        within_s = (self.timeout_s if timeout_s is None else timeout_s) + content.size_bytes / limits.PUBLISH_BYTES_S
+        for _ in range(limits.UPLOAD_ROUNDS):
+            missing = await chunks.missing(content.chunks)
+            try:
+                return await self._publish(request, within_s)
+            except Refused as error:
+                if error.reason is not Reason.CHUNKS_MISSING:
+                    raise
+            await chunks.send(source, content, missing, progress)
+        return await self._publish(request, within_s)
 
     async def switch(
         self,
@@ -213,6 +252,63 @@ class Writing(Base):
         )
         plan = self._plan(f"set the policy of {scope}", timeout_s, request_id=request.request_id)
         return convert.policy((await self._run(plan, rpc("registry", "SetPolicy", request))).policy)
+
+    async def hold(
+        self,
+        workflow: str,
+        reference: int | str,
+        *,
+        hold: bool = True,
+        reason: str,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Version:
+        """Keeps the content of a version whatever retention says, or no longer (`hold` False). Raises NotFound
+        CONTENT_REMOVED."""
+        request = registry_pb2.HoldRequest(
+            request_id=request_id or new_request_id(),
+            workflow=workflow,
+            reference=convert.reference(reference),
+            hold=hold,
+            reason=reason,
+            principal=self.principal,
+        )
+        plan = self._plan(f"hold {workflow}@{request.reference}", timeout_s, request_id=request.request_id)
+        return convert.version((await self._run(plan, rpc("registry", "Hold", request))).version)
+
+    async def retain(
+        self, workflow: str = "", *, dry_run: bool = False, reason: str = "", timeout_s: float | None = None
+    ) -> values.Retained:
+        """Lets go of the content of versions that no rule keeps, of one workflow or of all, or only says which."""
+        request = registry_pb2.RetainRequest(
+            workflow=workflow, dry_run=dry_run, reason=reason, principal=self.principal
+        )
+        what = f"run retention of {workflow or 'all workflows'}"
+        plan = self._plan(what, timeout_s, slow=True, leader_first=True, repeatable=not dry_run)
+        return convert.retained(await self._run(plan, rpc("registry", "Retain", request)))
+
+    async def purge(
+        self,
+        workflow: str,
+        reference: int | str,
+        *,
+        reason: str,
+        dry_run: bool = False,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> values.Purged:
+        """Removes the bytes of a version, and of every version that has the same, from all members, for good; or only
+        says what would go. Raises Refused VERSION_IN_USE, NotFound CONTENT_REMOVED."""
+        request = registry_pb2.PurgeRequest(
+            request_id=request_id or new_request_id(),
+            workflow=workflow,
+            reference=convert.reference(reference),
+            reason=reason,
+            principal=self.principal,
+            dry_run=dry_run,
+        )
+        plan = self._plan(f"purge {workflow}@{request.reference}", timeout_s, request_id=request.request_id, slow=True)
+        return convert.purged(await self._run(plan, rpc("registry", "Purge", request)))
 
 
 def new_request_id() -> str:

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.limits import CATCH_UP_BYTES_S, LOCAL, WIDE_AREA, Timing
+from cluster.limits import CATCH_UP_BYTES_S, LOCAL, RESERVE_BYTES, WIDE_AREA, Timing
 from registry.core import limits
 from registry.core.errors import Invalid
 from registry.core.names import check_name
+from registry.server.limits import RESERVE_LEAST_BYTES
 
 OPTIONS = frozenset(
     {
         "name", "data_dir", "listen", "peer_listen", "http_listen", "advertise", "peer_advertise", "cluster",
-        "join", "observer", "datacenter", "tls_cert", "tls_key", "tls_ca", "insecure", "content_limit", "timing",
-        "catch_up_rate",
+        "join", "observer", "datacenter", "tls_cert", "tls_key", "tls_ca", "insecure", "content_limit",
+        "large_content_limit", "timing", "catch_up_rate", "reserve",
     }
 )  # fmt: skip
 
@@ -83,9 +84,11 @@ class Config:
     observer: bool  # it does not want to vote
     datacenter: str
     tls: Tls | None
-    content_limit_bytes: int
+    content_limit_bytes: int  # of what is read
+    large_content_limit_bytes: int  # of what comes in chunks
     timing: Timing
     catch_up_bytes_s: int
+    reserve_bytes: int  # with less left to write, writes are refused
 
 
 def parse_address(text: str, what: str) -> Address:
@@ -159,8 +162,10 @@ def build(
     tls_ca: str = "",
     insecure: bool = False,
     content_limit: int = limits.CONTENT_BYTES,
+    large_content_limit: int = limits.LARGE_CONTENT_BYTES,
     timing: str = "local",
     catch_up_rate: int = CATCH_UP_BYTES_S,
+    reserve: int = RESERVE_BYTES,
 ) -> Config:
     """A checked Config. Raises ConfigError."""
     _checked_name(name, "--name")
@@ -181,6 +186,14 @@ def build(
     if not 1 <= content_limit <= limits.CONTENT_BYTES_CEILING:
         raise ConfigError(
             f"--content-limit: {content_limit} is outside 1 to {limits.CONTENT_BYTES_CEILING} bytes (one log entry)"
+        )
+    if not 1 <= large_content_limit <= limits.LARGE_CONTENT_BYTES_CEILING:
+        raise ConfigError(
+            f"--large-content-limit: {large_content_limit} is outside 1 to {limits.LARGE_CONTENT_BYTES_CEILING} bytes"
+        )
+    if reserve < RESERVE_LEAST_BYTES:
+        raise ConfigError(
+            f"--reserve: {reserve} bytes would be written before anybody knows; {RESERVE_LEAST_BYTES} at least"
         )
     binds = {
         "--listen": parse_address(listen, "--listen"),
@@ -214,8 +227,10 @@ def build(
         datacenter=datacenter,
         tls=tls,
         content_limit_bytes=content_limit,
+        large_content_limit_bytes=large_content_limit,
         timing=TIMINGS[timing],
         catch_up_bytes_s=catch_up_rate,
+        reserve_bytes=reserve,
     )
 
 

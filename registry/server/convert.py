@@ -35,6 +35,25 @@ def version(row: model.Version) -> registry_pb2.Version:
         secrets=row.secrets,
         summary=row.summary,
         change=row.change,
+        snapshot=row.snapshot,
+        hold=row.hold,
+        removed=None if row.removed is None else _removed(row.removed),
+    )
+
+
+def _removed(row: model.Removed) -> registry_pb2.Removed:
+    return registry_pb2.Removed(
+        cause=row.cause, revision=row.revision, time_ms=row.time_ms, principal=row.principal, reason=row.reason
+    )
+
+
+def removed_version(row: model.RemovedVersion) -> registry_pb2.RemovedVersion:
+    return registry_pb2.RemovedVersion(workflow=row.workflow, version=row.version, digest=row.digest)
+
+
+def noted_backup(row: model.Backup) -> registry_pb2.NotedBackup:
+    return registry_pb2.NotedBackup(
+        revision=row.revision, index=row.index, taken_ms=row.taken_ms, member=row.member, principal=row.principal
     )
 
 
@@ -144,6 +163,7 @@ def change(row: model.Change) -> registry_pb2.Change:
         scope=row.scope,
         policy=None if row.policy is None else policy(row.policy),
         forced=row.forced,
+        removed=[removed_version(each) for each in row.removed],
     )
 
 

@@ -37,6 +37,7 @@ class PrepareJob(Struct, frozen=True, tag="prepare"):
     key: bytes = b""  # of fingerprints; empty: there is none yet
     parent: bytes = b""  # empty: none
     kind_parent: str = ""
+    secrets_parent: dict[str, str] = {}  # as a version has them: name -> fingerprint
 
 
 class JudgeJob(Struct, frozen=True, tag="judge"):
@@ -44,13 +45,17 @@ class JudgeJob(Struct, frozen=True, tag="judge"):
     kind_new: str
     old: bytes = b""  # empty: none
     kind_old: str = ""
+    secrets_new: dict[str, str] = {}
+    secrets_old: dict[str, str] = {}
 
 
 class CompareJob(Struct, frozen=True, tag="compare"):
     old: bytes
     new: bytes
-    kind_old: str
-    kind_new: str
+    kind_old: str = ""
+    kind_new: str = ""
+    secrets_old: dict[str, str] = {}
+    secrets_new: dict[str, str] = {}
 
 
 class Prepared(Struct, frozen=True, kw_only=True, tag="prepared"):
@@ -141,7 +146,7 @@ def answer(job: Job, contents: Contents) -> Answer:
                 return Judged(_judge(job, contents))
             case CompareJob():
                 old, new = contents.read(job.old, job.kind_old), contents.read(job.new, job.kind_new)
-                comparison = formats.compare_read(old, new)
+                comparison = formats.compare_read(old, new, job.secrets_old, job.secrets_new)
                 return Compared(comparison.summary, msgspec.json.encode(comparison))
     except RegistryError as error:
         return Rejection(error.reason, error.message, error.hint, error.metadata)
@@ -165,7 +170,8 @@ def _prepare(job: PrepareJob, contents: Contents) -> Prepared | KeyNeeded:
     summary, verdict, not_compared = "", None, ""
     if job.parent:
         try:
-            comparison = formats.compare_read(contents.read(job.parent, job.kind_parent), known)
+            parent = contents.read(job.parent, job.kind_parent)
+            comparison = formats.compare_read(parent, known, job.secrets_parent, secrets)
             summary, verdict = comparison.summary, comparison.verdict
         except RegistryError as error:
             not_compared = error.message
@@ -183,7 +189,8 @@ def _prepare(job: PrepareJob, contents: Contents) -> Prepared | KeyNeeded:
 def _judge(job: JudgeJob, contents: Contents) -> Verdict:
     new = contents.read(job.new, job.kind_new)
     if job.old:
-        return formats.compare_read(contents.read(job.old, job.kind_old), new).verdict
+        old = contents.read(job.old, job.kind_old)
+        return formats.compare_read(old, new, job.secrets_old, job.secrets_new).verdict
     reasons = list(new.findings)  # worst first
     return Verdict(level=reasons[0].level if reasons else "ok", reasons=reasons)
 

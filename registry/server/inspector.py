@@ -15,6 +15,7 @@ from msgspec import structs
 from registry.core import limits
 from registry.core.errors import Reason, RegistryError, error
 from registry.formats.model import Verdict
+from registry.server.feed import busy
 from registry.server.inspect_worker import (
     LENGTH,
     Answer,
@@ -31,8 +32,8 @@ from registry.server.inspect_worker import (
     decode_answer,
     encode,
 )
+from registry.server.limits import INSPECT_WAITING, INSPECT_WAITING_BYTES
 
-WAITING_JOBS = 256  # beyond it: BUSY
 _STOP_S = 2.0  # for a worker to end by itself after its input closed
 _UNPARSED = "nothing was stored; to store it unparsed, publish it with kind text or binary"
 _BY_HAND = "nothing changed; fetch both versions with `regctl cat` and compare them by hand"
@@ -48,7 +49,8 @@ class Inspector:
     """`async with Inspector() as inspector`, or start() and close().
 
     Each job runs in one worker, at most `time_limit_s`; a worker that is past it, that crashed, or whose caller went
-    away is killed, and the next job starts another one. Jobs beyond the workers wait in order, `WAITING_JOBS` at most.
+    away is killed, and the next job starts another one. Jobs beyond the workers wait in order, as many
+    and with as much content as `server.limits` allows.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Inspector:
         self._slots = [_Slot(memory_bytes) for _ in range(workers)]
         self._free: asyncio.Queue[_Slot] = asyncio.Queue()
         self._waiting = 0
+        self._waiting_bytes = 0
         self._stopped = False
 
     async def start(self) -> None:
@@ -104,30 +107,35 @@ class Inspector:
             _fail(answer, Reason.INVALID_CONTENT, "the content could not be read", _UNPARSED)
         return answer
 
-    async def judge(self, new: bytes, kind_new: str, old: bytes = b"", kind_old: str = "") -> Verdict:
+    async def judge(self, job: JudgeJob) -> Verdict:
         """Of going from `old` to `new`; `old` empty: of `new` alone. Errors as of compare."""
-        answer = await self._run(JudgeJob(new, kind_new, old, kind_old))
+        answer = await self._run(job)
         if not isinstance(answer, Judged):
             _fail(answer, Reason.COMPARE_LIMIT, "the versions could not be judged", _BY_HAND)
         return answer.verdict
 
-    async def compare(self, old: bytes, new: bytes, kind_old: str = "", kind_new: str = "") -> Compared:
+    async def compare(self, job: CompareJob) -> Compared:
         """As formats.compare, and its errors. Past a limit or on a crash: Refused(COMPARE_LIMIT); BUSY."""
-        answer = await self._run(CompareJob(old, new, kind_old, kind_new))
+        answer = await self._run(job)
         if not isinstance(answer, Compared):
             _fail(answer, Reason.COMPARE_LIMIT, "the versions could not be compared", _BY_HAND)
         return answer
 
+    async def forget(self) -> None:
+        """What workers keep of contents read before is gone once the jobs that run now have ended."""
+        for slot in self._slots:
+            slot.outdated = True
+        idle = [self._free.get_nowait() for _ in range(self._free.qsize())]
+        try:
+            await asyncio.gather(*(slot.end_outdated() for slot in idle))
+        finally:
+            for slot in idle:
+                self._free.put_nowait(slot)
+
     async def _run(self, job: Job) -> Answer:
         if self._stopped:
             raise _stopping()
-        if self._waiting >= WAITING_JOBS:
-            raise error(Reason.BUSY, f"{WAITING_JOBS} contents wait to be parsed already", hint="retry in a moment")
-        self._waiting += 1
-        try:
-            slot = await self._free.get()
-        finally:
-            self._waiting -= 1
+        slot = await self._free_slot(_content_bytes(job))
         try:
             if self._stopped:
                 raise _stopping()
@@ -143,6 +151,26 @@ class Inspector:
             return Failure(f"its worker ended ({ended})")
         finally:
             self._free.put_nowait(slot)
+
+    async def _free_slot(self, content_bytes: int) -> _Slot:
+        """Waits for a worker. What alone waits may have any size. Raises BUSY."""
+        is_full = self._waiting >= INSPECT_WAITING
+        if is_full or (self._waiting and self._waiting_bytes + content_bytes > INSPECT_WAITING_BYTES):
+            raise busy(f"{self._waiting} contents wait to be parsed already ({self._waiting_bytes:,} bytes)")
+        self._waiting += 1
+        self._waiting_bytes += content_bytes
+        try:
+            return await self._free.get()
+        finally:
+            self._waiting -= 1
+            self._waiting_bytes -= content_bytes
+
+
+def _content_bytes(job: Job) -> int:
+    """What a job keeps in memory while it waits."""
+    if isinstance(job, PrepareJob):
+        return len(job.content) + len(job.parent)
+    return len(job.new) + len(job.old)
 
 
 def _stopping() -> RegistryError:
@@ -163,6 +191,7 @@ class _Slot:
 
     def __init__(self, memory_bytes: int) -> None:
         self.process: asyncio.subprocess.Process | None = None
+        self.outdated = False  # knows what is to be forgotten
         self._memory_bytes = memory_bytes
 
     async def start(self) -> asyncio.subprocess.Process:
@@ -200,7 +229,14 @@ class _Slot:
             raise
         if isinstance(answer, Failure):
             await self._kill()  # after a failed allocation its memory is not to be trusted
+        await self.end_outdated()
         return answer
+
+    async def end_outdated(self) -> None:
+        """The next job starts another one."""
+        if self.outdated:
+            await self._kill()
+            self.outdated = False
 
     async def _end(self) -> str:
         """Waits for the worker to end by itself, kills it after a while. Returns how it ended, in words."""

@@ -19,9 +19,23 @@ ACKS_GATHER_S = 0.01  # reports of agents that arrive this close together share 
 ACKS_WAITING = 16_384  # reports gathered for commands not yet sent
 
 # Content
-INLINE_BYTES = 64 * 1024  # larger content is packed and unpacked in a thread
+INLINE_BYTES = 64 * 1024  # larger content is packed in a thread
+INLINE_WORK_BYTES = 1024 * 1024  # produced on the way to exact bytes; more is unpacked in a thread
+HOT_BYTES = 32 * 1024 * 1024  # of exact contents, kept in memory
+COMPACT_BYTES = 16 * 1024 * 1024  # of contents packed for those who have another one, likewise
+SIMILAR_WORKFLOWS = 200  # of the namespace, among which a first version looks for one that is alike
+SIMILAR_NEW = 10  # of them looked at for the first time
+SIMILAR_TRIED = 4  # packed over, to see which is best
+SIMILAR_DEPTH = 8  # of a content that another history may begin over
+SIMILAR_BYTES = 1024 * 1024  # of such a content, and looked at for the first time by one publish
+SIMILAR_SKETCHES = 1000  # kept
+PACK_ATTEMPTS = 3  # of one publish: what it was packed over may change meanwhile; the last one stands alone
+CHUNKS_UNDER_WAY = 64  # of large content, taken and not yet committed, and so many being given; past it: BUSY
+LARGE_AT_ONCE = 2  # large contents whose chunks are looked at; further publishes wait in order
 READ_CONTENTS = 8  # kept parsed by a worker; parsed content takes up to some sixty times its bytes
 READ_CONTENTS_BYTES = 2 * 1024 * 1024  # of them together
+INSPECT_WAITING = 256  # jobs that wait for a worker
+INSPECT_WAITING_BYTES = 64 * 1024 * 1024  # of content in them together; one alone may have more
 NOTE_NAMES = 5  # named in a note before "and 3 more"
 REFUSAL_REASONS = 5  # of a verdict, in the refusal of a switch
 VERDICT_ATTEMPTS = 64  # a pointer that moves meanwhile makes a verdict void; each costs a log entry
@@ -42,7 +56,37 @@ BACKUPS = 4  # given at once by one member
 BACKUP_CHUNK_BYTES = 128 * 1024  # of rows, read in one go on the loop
 BACKUP_MESSAGE_BYTES = 512 * 1024
 ANSWER_S = 2.0  # a member that is asked whether it still runs, before another one is made the whole cluster
+NOTE_STALE_S = 1.0  # a backup of a cluster that may have no quorum waits so long for its note
 BACKUP_STALL_S = 60.0  # a caller that takes nothing for so long is left, and its snapshot with it
+
+# Upkeep, by the leader
+UPKEEP_INTERVAL_S = 5.0  # between two rounds
+UPKEEP_SLICE_S = 0.005  # of reading in one go on the loop
+UPKEEP_REST_S = 0.02  # between two slices, and between two proposals
+UPKEEP_TIMEOUT_S = 10.0  # of one proposal
+COLLECT_INTERVAL_S = 300.0
+CHUNK_ABANDONED_S = 3600.0  # unused for so long under one leader: whoever sent it has given up
+CHUNKS_WATCHED = 100_000  # unused ones; more wait for a later round
+RETENTION_INTERVAL_S = 3600.0
+RETENTION_FIRST_S = 600.0  # after a member began to lead: a change of leaders must not cut short who reads a dry run
+RETAINED_SHOWN = 1000  # versions in one reply
+PURGE_ATTEMPTS = 8  # contents may be packed upon the purged one meanwhile
+PURGE_AGENTS = 100  # named in one reply
+REPACK_AFTER_S = 300.0  # a content is packed again once it is this old
+REPACK_REST_S = 0.2  # between two
+REPACK_IDLE_REVISIONS = 50  # changes since the last round: fewer leave time for packing
+COMPACT_RETRY_S = 60.0  # after a purge, where a database could not be compacted
+
+# Looking after the data
+SCRUB_INTERVAL_S = 24 * 3600.0  # of a member's own scrubs; each comes up to a quarter of it earlier
+SCRUB_SLICE_S = 0.002  # of reading in one go on the loop
+SCRUB_REST = 3.0  # times what a slice took, until the next one: a quarter of one core at most
+SCRUB_KEPT_BYTES = 32 * 1024 * 1024  # of unpacked contents, which others lie over
+SCRUB_DAMAGE = 100  # found by one scrub; then it ends
+PROGRESS_S = 1.0  # between two messages about how far a scrub or a compaction is
+REPAIR_LOOK_S = 1.0  # between two looks whether the others can go on without a member that is to be repaired
+REPAIR_TURN_S = 3.0  # between members that repair themselves: longer than it takes to see that one is away
+RESERVE_LEAST_BYTES = 8 * 1024 * 1024  # less would not take what may still be written before anybody knows
 
 # Life
 LEVEL_SETTLES_S = 3.0  # after the start of a member: the feature level may still rise

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import resource
 import signal
@@ -23,14 +22,14 @@ import structlog
 import uvloop
 
 from cluster import configuration, journal
-from cluster.api import Cluster, Diverged, MemberRemoved, ReleaseTooOld, StateMachine
+from cluster.api import Cluster, DataDamaged, Diverged, MemberRemoved, ReleaseTooOld, StateMachine
 from cluster.kv.api import Environment
 from cluster.kv.lmdb_env import LmdbEnvironment
-from cluster.limits import CATCH_UP_BYTES_S
+from cluster.limits import CATCH_UP_BYTES_S, RESERVE_BYTES
 from cluster.member import Member, MemberConfig
 from cluster.peers import PeerTls
 from registry.core import limits as core_limits
-from registry.server import limits, logs, offline, tls
+from registry.server import limits, logs, offline, space, tls
 from registry.server.config import TIMINGS, Config, ConfigError, build, read_toml
 from registry.server.identity import DATABASE, DataDirectory, Identity, IdentityError
 from registry.server.inspector import Inspector
@@ -131,7 +130,15 @@ class _Program(click.Command):
     default=core_limits.CONTENT_BYTES,
     metavar="BYTES",
     show_default=True,
-    help=f"Largest content of one version, at most {core_limits.CONTENT_BYTES_CEILING}.",
+    help=f"Largest content that is read, checked and compared, at most {core_limits.CONTENT_BYTES_CEILING}.",
+)
+@click.option(
+    "--large-content-limit",
+    type=int,
+    default=core_limits.LARGE_CONTENT_BYTES,
+    metavar="BYTES",
+    show_default=True,
+    help=f"Largest content of one version, kept as it is, at most {core_limits.LARGE_CONTENT_BYTES_CEILING}.",
 )
 @click.option(
     "--timing",
@@ -148,6 +155,14 @@ class _Program(click.Command):
     metavar="BYTES",
     show_default=True,
     help="Bytes a second that this member gives to others that fetch the state.",
+)
+@click.option(
+    "--reserve",
+    type=int,
+    default=RESERVE_BYTES,
+    metavar="BYTES",
+    show_default=True,
+    help="Room that is set aside: with less left, writes are refused (NO_SPACE); reads, deletions and rollbacks go on.",
 )
 @click.version_option(package_name="workflow-registry")
 @click.pass_context
@@ -178,6 +193,8 @@ def main(context: click.Context, /, config: str | None, **options: Any) -> None:
         _leave(EXIT_REMOVED, f"{error}; {advice(error, checked.name)}")
     except (Diverged, ReleaseTooOld) as error:
         _leave(EXIT_USAGE, f"{error}; {advice(error, checked.name)}")
+    except DataDamaged as error:
+        _leave(EXIT_FAILED, f"{error}; {advice(error, checked.name)}")
     finally:
         directory.close()
 
@@ -244,10 +261,11 @@ def _open_cluster(
         tls=peer_tls,
         timing=config.timing,
         catch_up_bytes_s=config.catch_up_bytes_s,
+        reserve_bytes=config.reserve_bytes,
     )
     try:
         return Member(member, environment, state_machine)
-    except (Diverged, MemberRemoved, ReleaseTooOld):
+    except (DataDamaged, Diverged, MemberRemoved, ReleaseTooOld):
         raise
     except Exception as error:  # whatever a damaged file makes of reading it
         raise StartError(
@@ -313,11 +331,12 @@ def advice(error: BaseException, name: str = "NAME") -> str:
         return f"keep the data directory for a report; {again} cluster replace {name}"
     if isinstance(error, ReleaseTooOld):
         return "start the newer release again; nothing acknowledged is lost"
-    text = f"{type(error).__name__} {error}".lower()
-    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "no space" in text:
-        return "the disk is full: free some space and start again; everything acknowledged is kept"
-    if "mapfull" in text or "map_full" in text:
+    if isinstance(error, DataDamaged):
+        return "check the disk; the other members have everything that was acknowledged"
+    if "map" in type(error).__name__.lower():
         return "the database has reached its largest size; nothing acknowledged is lost"
+    if space.is_full(error):
+        return "the disk is full: free some space and start again; everything acknowledged is kept"
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "lmdb":
         return "check the disk (is it full?) and its permissions, then start again; everything acknowledged is kept"
     return "start again: memory and disk are taken from the last commit; if it repeats, report this log"

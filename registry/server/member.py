@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import socket
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
@@ -19,42 +17,29 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cluster.api import Cluster, StateMachine
-from cluster.kv.api import Environment
+from cluster.kv.api import Damaged, Environment
 from registry.core import commands
 from registry.core import limits as core_limits
 from registry.core.errors import RegistryError
-from registry.server import limits, tls
+from registry.core.model import Registry
+from registry.server import limits, repair, space, tls
 from registry.server.config import Address, Config
 from registry.server.feed import Feed
 from registry.server.health import Health
 from registry.server.http import HttpServer, Response
 from registry.server.inspector import Inspector
-from registry.server.metrics import CONTENT_TYPE, Gauges, Metrics
-from registry.server.proposer import Proposer
-from registry.server.replies import Replies
-from registry.server.reports import Reports
-from registry.server.rpc import Rpc
-from registry.server.services.agents import Agents
-from registry.server.services.backup import Backups
-from registry.server.services.batch import Batch
-from registry.server.services.cluster import ClusterView
-from registry.server.services.publish import Publish
-from registry.server.services.reads import Reads
-from registry.server.services.watch import Watch
-from registry.server.services.writes import Writes
+from registry.server.metrics import CONTENT_TYPE, Metrics
+from registry.server.parts import SERVICES, Parts
+from registry.server.repair import Repairs
+from registry.server.rpc import Rpc, not_admitted
 from registry.server.state_machine import RegistryStateMachine
 from registry.store import queries
-from registry.v1 import agent_pb2, cluster_pb2, registry_pb2
 
 OpenCluster = Callable[[str, StateMachine], Cluster]  # this member's API address, what it applies to
 Handler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
 BIND_HINT = "stop what listens there, or choose another address"
 log = structlog.get_logger()
 
-_SERVICES = [file.DESCRIPTOR.services_by_name[name] for file, name in (
-    (registry_pb2, "RegistryService"), (agent_pb2, "AgentService"), (cluster_pb2, "ClusterService"),
-)]  # fmt: skip
-_REGISTRY, _AGENTS, _CLUSTER = _SERVICES
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second owner
     ("grpc.max_receive_message_length", core_limits.MESSAGE_BYTES),
@@ -91,13 +76,13 @@ class RegistryMember:
         self._environment = environment
         self._inspector = inspector
         self._open_cluster = open_cluster
-        with environment.snapshot() as reader:
-            self.feed = Feed(queries.registry(reader))
+        self._repairs = Repairs()
+        self.feed = Feed(self._known())
         self.metrics = Metrics()
-        self.rpc = Rpc(self.metrics)
+        self.rpc = Rpc(self.metrics, self._repairs)
         self._http = HttpServer({"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics})
         self._grpc = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=limits.CONCURRENT_CALLS)
-        self._health = Health([service.full_name for service in _SERVICES])
+        self._health = Health([service.full_name for service in SERVICES])
         self._tasks: list[asyncio.Task[None]] = []
         self._caught_up = False
         self._stopping = False
@@ -111,16 +96,20 @@ class RegistryMember:
         self.http_address = await self._bind_http(config.http_listen)
         bound = self._bind_api(config.listen)
         self.api_address = str(config.advertise or bound)
-        self.cluster = self._open_cluster(self.api_address, RegistryStateMachine(self.feed, self._environment))
+        machine = RegistryStateMachine(
+            self.feed, self._environment, lambda cause, versions: self._parts.removed(cause, versions)
+        )
+        self.cluster = self._open_cluster(self.api_address, machine)
         self._serve()
-        self.rpc.hold(not self._founder and not self.feed.registry.cluster_id)
+        self._hold()
         try:
             await self.cluster.start()
         except OSError as error:
             raise StartError(f"--peer-listen {config.peer_listen}: {_said(error)}") from error
         await self._grpc.start()
-        for work in (self._become_ready(), self._report_health(), self._reports.run()):
-            self._run(work)
+        for work in (self._become_ready, self._report_health, *self._parts.background):
+            self._run(work())
+        self._run(self._repairs.run(self.cluster))
 
     async def stop(self) -> None:
         """Not ready, no new calls, running ones finish, leadership handed over, everything closed."""
@@ -138,11 +127,14 @@ class RegistryMember:
     async def failure(self) -> BaseException:
         """Wait until the cluster or background work has failed hard, and return why. The process must end."""
         cluster = asyncio.create_task(self.cluster.failure())
-        either: list[asyncio.Future[Any]] = [cluster, *self._tasks]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not cluster.done() and not self._stopping:
-            ended = next(task for task in self._tasks if task.done())
-            return ended.exception() or RuntimeError("background work ended")
+        running: set[asyncio.Future[Any]] = {cluster, *self._tasks}
+        while not (cluster.done() or self._stopping):
+            ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in () if self._stopping else ended - {cluster}:
+                if isinstance(error := task.exception(), Damaged):
+                    self._repairs.note(str(error))  # the member ends for it once the others can go on without it
+                else:
+                    return error or RuntimeError("background work ended")
         return await cluster
 
     @property
@@ -159,6 +151,8 @@ class RegistryMember:
             if self._founder or self._caught_up:
                 return "no member of the cluster any more"
             return f"waiting to be admitted: regctl cluster add {self._config.name}"
+        if status.repairing:
+            return f"repairing, fetches its data from another member: {status.fetching or status.repairing}"
         if not self._caught_up and status.refused_by:
             by, why = next(iter(sorted(status.refused_by.items())))
             return f"{by} refuses this member: {why}"
@@ -170,89 +164,22 @@ class RegistryMember:
     # Parts
 
     def _serve(self) -> None:
-        self._proposer = Proposer(self.cluster, self.metrics)
-        replies = Replies(self._config.name, self.cluster, self.feed)
-        handlers = (self._registry(replies), self._agents(replies), self._members(replies))
-        self._grpc.add_generic_rpc_handlers(handlers)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = [service.full_name for service in _SERVICES]
-        reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._grpc)
-        self.metrics.gauges(self._gauges)
-
-    def _registry(self, replies: Replies) -> Handler:
-        proposer, feed, inspector = self._proposer, self.feed, self._inspector
-        reads = Reads(proposer=proposer, environment=self._environment, feed=feed, replies=replies, inspector=inspector)
-        publish = Publish(
-            proposer=proposer,
-            reads=reads,
-            replies=replies,
-            inspector=inspector,
-            content_limit_bytes=self._config.content_limit_bytes,
-        ).publish
-        writes = Writes(proposer=proposer, reads=reads, replies=replies, inspector=inspector)
-        batch = Batch(
-            {
-                "publish": publish,
-                "switch": writes.switch,
-                "rollback": writes.rollback,
-                "mark": writes.mark,
-                "label": writes.label,
-                "get_pointer": reads.get_pointer,
-                "get_version": reads.get_version,
-            }
-        )
-        watch = Watch(proposer=proposer, reads=reads, feed=feed, replies=replies)
-        return self.rpc.handler(
-            _REGISTRY,
-            {
-                "Publish": publish,
-                "Switch": writes.switch,
-                "Rollback": writes.rollback,
-                "Mark": writes.mark,
-                "Label": writes.label,
-                "SetPolicy": writes.set_policy,
-                "GetPolicy": reads.get_policy,
-                "GetImpact": reads.get_impact,
-                "Batch": batch.batch,
-                "GetPointer": reads.get_pointer,
-                "GetVersion": reads.get_version,
-                "GetContent": reads.get_content,
-                "ListWorkflows": reads.list_workflows,
-                "ListVersions": reads.list_versions,
-                "Compare": reads.compare,
-                "GetHistory": reads.get_history,
-                "Watch": watch.watch,
-                "ListAgents": reads.list_agents,
-            },
-        )
-
-    def _agents(self, replies: Replies) -> Handler:
-        self._reports = Reports(self._proposer)
-        agents = Agents(environment=self._environment, feed=self.feed, replies=replies, reports=self._reports)
-        return self.rpc.handler(
-            _AGENTS, {"Poll": agents.poll, "Acknowledge": agents.acknowledge}, default_s=limits.CALL_MAX_S
-        )
-
-    def _members(self, replies: Replies) -> Handler:
-        view = ClusterView(cluster=self.cluster, feed=self.feed, replies=replies)
-        backups = Backups(
-            member=self._config.name,
+        self._parts = Parts(
+            self._config,
+            cluster=self.cluster,
             environment=self._environment,
-            proposer=self._proposer,
+            inspector=self._inspector,
             feed=self.feed,
-            replies=replies,
+            repairs=self._repairs,
+            metrics=self.metrics,
+            rpc=self.rpc,
         )
-        return self.rpc.handler(
-            _CLUSTER,
-            {
-                "GetStatus": view.get_status,
-                "AddMember": view.add_member,
-                "PromoteMember": view.promote_member,
-                "RemoveMember": view.remove_member,
-                "TransferLeadership": view.transfer_leadership,
-                "Backup": backups.backup,
-            },
-        )
+        self._proposer = self._parts.proposer
+        self._grpc.add_generic_rpc_handlers(self._parts.handlers)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = [service.full_name for service in SERVICES]
+        reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._grpc)
+        self.metrics.gauges(lambda: self._parts.gauges(ready=self.ready))
 
     def _bind_api(self, address: Address) -> Address:
         try:
@@ -276,6 +203,24 @@ class RegistryMember:
         except OSError as error:
             raise StartError(f"--http-listen {address}: {_said(error)}") from error
 
+    def _known(self) -> Registry:
+        """As committed here."""
+        try:
+            with self._environment.snapshot() as reader:
+                return queries.registry(reader)
+        except Damaged as damage:
+            self._repairs.note(str(damage))
+            return Registry()
+
+    def _hold(self) -> None:
+        """Calls, while there is nothing to answer them with."""
+        if why := self.cluster.status().repairing:
+            self.rpc.hold(repair.damaged(f"this member repairs its data: {why}"))
+        elif not self._founder and not self.feed.registry.cluster_id:
+            self.rpc.hold(not_admitted())
+        else:
+            self.rpc.hold(None)
+
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
 
@@ -284,6 +229,9 @@ class RegistryMember:
     async def _become_ready(self) -> None:
         """Found the cluster if nobody has, or be admitted to one; catch up once. Then nothing, for ever: tasks that
         end are failures."""
+        while self.cluster.status().repairing:
+            await asyncio.sleep(limits.READINESS_INTERVAL_S)
+        self._hold()
         if self._founder:
             await self._found()
         else:
@@ -303,13 +251,15 @@ class RegistryMember:
         while not self.feed.registry.cluster_id:
             cluster_id = os.urandom(8).hex()
             found = commands.Found(
-                request_id=self._proposer.new_request_id(), time_ms=self._proposer.clock_ms(), cluster_id=cluster_id
+                request_id=self._proposer.new_request_id(),
+                time_ms=self._proposer.clock_ms(),
+                cluster_id=cluster_id,
             )
             try:
                 await self._proposer.propose(found, limits.FOUND_TIMEOUT_S)
                 await self.feed.revision(1, limits.FOUND_TIMEOUT_S)
             except RegistryError as error:
-                log.info("waiting for a majority to found the cluster", reason=error.reason)
+                log.info("waiting for a majority to found the cluster", reason=error.reason, error=error.message)
                 await asyncio.sleep(limits.READINESS_INTERVAL_S)  # it may have been refused at once
 
     async def _be_admitted(self) -> None:
@@ -324,12 +274,19 @@ class RegistryMember:
             log.info("--join is ignored: this data directory belongs to a cluster already")
         while not self.feed.registry.cluster_id:  # of the founding, or of a state that is fetched
             await asyncio.sleep(limits.READINESS_INTERVAL_S)
-        self.rpc.hold(False)
+        self._hold()
 
     async def _report_health(self) -> None:
         """Health follows readiness within READINESS_INTERVAL_S."""
         told: bool | None = None
+        had_room = True
         while True:
+            if had_room is not (status := self.cluster.status()).has_room:
+                had_room = status.has_room
+                if had_room:
+                    log.info("there is room again: writes are taken", headroom_bytes=status.headroom_bytes)
+                else:
+                    log.warning("writes are refused", no_room=space.lacking(status), advice=space.WHAT_TO_DO)
             if told is not (ready := self.ready):
                 told = ready
                 await self._health.tell(serving=ready)
@@ -350,40 +307,10 @@ class RegistryMember:
     def _metrics(self) -> Response:
         return Response(HTTPStatus.OK, self.metrics.text(), CONTENT_TYPE)
 
-    def _gauges(self) -> Gauges:
-        status = self.cluster.status()
-        return {
-            "registry_revision": ("Newest revision committed here", self.feed.registry.revision),
-            "registry_ready": ("1 if this member serves", self.ready),
-            "registry_polls_waiting": ("Agents' polls waiting", self.feed.pollers),
-            "registry_watches_open": ("Watch streams open", self.feed.watchers),
-            "registry_raft_term": ("Raft term", status.term),
-            "registry_raft_commit_index": ("Newest log entry known to be committed", status.commit_index),
-            "registry_raft_applied_index": ("Newest log entry applied", status.applied_index),
-            "registry_raft_is_leader": ("1 on the leader", status.leader == status.id),
-            "registry_raft_is_voter": ("1 if this member votes", status.role == "voter"),
-            "registry_raft_log_entries": ("Log entries kept", status.last_index - status.first_index + 1),
-            "registry_raft_fetching": ("1 while this member fetches a state", bool(status.fetching)),
-            "registry_raft_waiting_processes": ("Processes that ask to be admitted", len(status.waiting)),
-            "registry_peer_connections_closed": ("Connections of other processes ended by this side", status.refused),
-            "registry_feature_level": ("Feature level in force", status.level),
-            "registry_raft_leader_contact_seconds": ("Since the leader was heard", status.leader_contact_s),
-            "registry_database_bytes": ("Size of the data directory's files", _size_bytes(self._config.data_dir)),
-        }
-
 
 def foundation(founding: dict[str, str]) -> str:
     """Digest of a founding configuration: what members of one cluster agree on before they have met."""
     return hashlib.sha256(msgspec.json.encode(founding, order="sorted")).hexdigest()[:32]
-
-
-def _size_bytes(path: Path) -> int:
-    """A generation of the database may be deleted meanwhile."""
-    total = 0
-    for file in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
 
 
 def _said(error: OSError) -> str:

@@ -28,6 +28,15 @@ class Metrics:
         self._proposals = prometheus.Counter(
             "registry_proposals", "Commands proposed, by kind and result", ("kind", "result"), registry=self._registry
         )
+        self._removals = prometheus.Counter(
+            "registry_contents_removed",
+            "Versions whose content was removed, by cause",
+            ("cause",),
+            registry=self._registry,
+        )
+        self._upkeep = prometheus.Counter(
+            "registry_upkeep_seconds", "Time the leader spent on upkeep, by step", ("step",), registry=self._registry
+        )
         self._observers: dict[tuple[str, str], Callable[[float], None]] = {}
         self._counters: dict[tuple[str, str], Callable[[], None]] = {}
 
@@ -44,6 +53,14 @@ class Metrics:
         if count is None:
             count = self._counters[kind, result] = self._proposals.labels(kind, result).inc
         count()
+
+    def removed(self, cause: str, versions: int) -> None:
+        """So many versions lost their content: to retention, or a purge."""
+        self._removals.labels(cause).inc(versions)
+
+    def upkeep(self, step: str, seconds: float) -> None:
+        """One step of upkeep: index, collect, retention, recompression; compaction on every member."""
+        self._upkeep.labels(step).inc(seconds)
 
     def gauges(self, read: Callable[[], Gauges]) -> None:
         """Gauges by name: (help, value), read at every scrape; a mapping is a counter by reason."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from cluster.api import Cluster, CommandTooLarge, NotAttempted, OutcomeUnknown
 from registry.core import commands, limits, outcomes, request_ids, validation
 from registry.core.errors import Ambiguous, Invalid, Reason, Refused, RegistryError, Unavailable
-from registry.server import status
+from registry.server import space, status
 from registry.server.budget import Budget
 from registry.server.limits import LEVEL_LOOK_S, LEVEL_SETTLES_S
 from registry.server.metrics import Metrics
@@ -81,10 +81,18 @@ class Proposer:
                 metadata={"level": str(level)},
             )
 
+    def _require_space(self, command: commands.Command) -> None:
+        """Raises Unavailable(NO_SPACE). For agents' reports too: each is little, but there is no end to them."""
+        found = self._cluster.status()
+        if not found.has_room and not space.is_taken_when_full(command):
+            self._metrics.proposal(type(command).__name__.lower(), "unavailable")
+            raise space.no_space(found)
+
     async def propose(self, command: commands.Command, timeout_s: float) -> outcomes.Outcome:
         """What apply decided, at most after timeout_s. Raises RegistryError: a rejection as the exception of its
-        reason, Invalid before anything was proposed, Unavailable(NO_QUORUM), Ambiguous(OUTCOME_UNKNOWN)."""
+        reason, Invalid before anything was proposed, Unavailable(NO_QUORUM, NO_SPACE), Ambiguous(OUTCOME_UNKNOWN)."""
         validation.check(command)  # a bad request costs no log entry
+        self._require_space(command)
         budget = Budget(timeout_s)
         if isinstance(command, commands.SINCE_LEVEL_2):
             await self.require_level_2(f"a command {type(command).__name__}", budget.left_s())

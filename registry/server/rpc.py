@@ -15,9 +15,11 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 
+from cluster.kv.api import Damaged
 from registry.core.errors import Invalid, Reason, RegistryError, Unavailable
 from registry.server import limits, status
 from registry.server.metrics import Metrics
+from registry.server.repair import Repairs
 
 Unary = Callable[[Any, float], Awaitable[Any]]  # request, timeout_s -> reply
 Parse = Callable[[bytes], Any]
@@ -29,28 +31,26 @@ log = structlog.get_logger()
 class Rpc:
     """Serves operations as the rpcs of a service, all under the same rules."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, repairs: Repairs | None = None) -> None:
+        """`repairs`: told of damaged rows that calls meet."""
         self._metrics = metrics
+        self._repairs = repairs or Repairs()
         self._draining = False
-        self._holding = False
+        self._held: Unavailable | None = None
 
     def drain(self) -> None:
         """Refuse calls that arrive from now on: the member is leaving."""
         self._draining = True
 
-    def hold(self, holding: bool) -> None:
-        """Refuse calls while this process has nothing to answer them with: it is not admitted yet."""
-        self._holding = holding
+    def hold(self, because: Unavailable | None) -> None:
+        """Refuse calls while this process has nothing to answer them with. None: serve them."""
+        self._held = because
 
     def _check(self, method: str) -> None:
         if self._draining:
             raise shutting_down()
-        if self._holding and method not in ALWAYS_SERVED:
-            raise Unavailable(
-                Reason.NOT_ADMITTED,
-                "this process is not admitted to a cluster yet; nothing was done",
-                hint="ask a member; `regctl cluster status` there shows the command that admits this one",
-            )
+        if self._held is not None and method not in ALWAYS_SERVED:
+            raise self._held
 
     def handler(
         self,
@@ -74,6 +74,17 @@ class Rpc:
             self._unary(method.name, operation, parse, default_s), response_serializer=serialize
         )
 
+    def failed(self, method: str, error: Exception) -> status_pb2.Status:
+        """The status of a failed call. Of damaged data, which another member has whole, callers are told so; what is no
+        error of ours either is to be explained in the log, under a number."""
+        if isinstance(error, Damaged):
+            error = self._repairs.failure(error)
+        if isinstance(error, RegistryError):
+            return status.rich(error)
+        incident = secrets.token_hex(4)
+        log.error("call failed inside", method=method, incident=incident, exc_info=error)
+        return status.internal(incident)
+
     def _unary(
         self, name: str, operation: Unary, parse: Parse, default_s: float
     ) -> Callable[[bytes, Any], Awaitable[Any]]:
@@ -88,7 +99,7 @@ class Rpc:
                 code = "OK"
                 return reply
             except Exception as error:  # noqa: BLE001 - the edge: nothing but a status leaves
-                failure = failed(name, error)
+                failure = self.failed(name, error)
                 code = status.code_of(failure).name
                 await status.abort(context, failure)
             finally:
@@ -106,7 +117,7 @@ class Rpc:
                     yield reply
                 code = "OK"
             except Exception as error:  # noqa: BLE001
-                failure = failed(name, error)
+                failure = self.failed(name, error)
                 code = status.code_of(failure).name
                 await status.abort(context, failure)
             finally:
@@ -132,13 +143,12 @@ def budget_s(remaining_s: float | None, default_s: float = limits.CALL_S) -> flo
     return min(max(remaining_s - min(limits.REPLY_MARGIN_S, remaining_s / 10), 0.0), limits.CALL_MAX_S)
 
 
-def failed(method: str, error: Exception) -> status_pb2.Status:
-    """The status of a failed call. What is no RegistryError is ours to explain in the log, under a number."""
-    if isinstance(error, RegistryError):
-        return status.rich(error)
-    incident = secrets.token_hex(4)
-    log.error("call failed inside", method=method, incident=incident, exc_info=error)
-    return status.internal(incident)
+def not_admitted() -> Unavailable:
+    return Unavailable(
+        Reason.NOT_ADMITTED,
+        "this process is not admitted to a cluster yet; nothing was done",
+        hint="ask a member; `regctl cluster status` there shows the command that admits this one",
+    )
 
 
 def shutting_down() -> Unavailable:

@@ -27,6 +27,7 @@ _CODE_OF_REASON: dict[Reason, grpc.StatusCode] = {
     Reason.REVISION_IN_FUTURE: grpc.StatusCode.OUT_OF_RANGE,
     Reason.LABEL_TAKEN: grpc.StatusCode.ALREADY_EXISTS,
     Reason.CORRUPT_CONTENT: grpc.StatusCode.DATA_LOSS,
+    Reason.NO_SPACE: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 CODES: dict[Reason, grpc.StatusCode] = {
     reason: _CODE_OF_REASON.get(reason, _CODE_OF_CLASS[errors.CLASS_OF[reason]]) for reason in Reason

@@ -55,6 +55,16 @@ class Disk:
     def free(self) -> None:
         self._filler.unlink(missing_ok=True)
 
+    def leave(self, size_bytes: int) -> None:
+        """Take all but so much, as other files would."""
+        stat = os.statvfs(self.path)
+        with self._filler.open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, stat.f_bavail * stat.f_frsize - size_bytes)
+
+    def used_bytes(self) -> int:
+        stat = os.statvfs(self.path)
+        return (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+
     def unmount(self) -> None:
         subprocess.run(["umount", "--lazy", self.path], check=True)
         self._image.unlink(missing_ok=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
-from registry.agent.api import Ack, Holding, Instruction, PollReply
+from registry.agent.api import Ack, Holding, Instruction, PollReply, Progress
 from registry.agent.guards import digest_of
 from registry.core.errors import Reason, error
 
@@ -18,6 +19,7 @@ class FakeRegistry:
         self.unavailable = 0  # this many of the next calls fail
         self.polls = 0
         self.fetched: list[tuple[str, int]] = []
+        self.bases: list[bytes] = []  # that each of them could have come as a delta of
         self.corrupt = False  # content arrives with other bytes
         self._contents: dict[tuple[str, int], bytes] = {}
         self._instructions: dict[tuple[str, str], Instruction] = {}
@@ -99,9 +101,12 @@ class FakeRegistry:
             found = ()
         return PollReply(cluster_id=self.cluster_id, epoch=self.epoch, instructions=found)
 
-    async def content(self, workflow: str, version: int, *, min_revision: int) -> bytes:
+    async def content(
+        self, workflow: str, version: int, *, min_revision: int, base: bytes, into: Path, progress: Progress
+    ) -> bytes | None:
         self._fail_if_unavailable()
         self.fetched.append((workflow, version))
+        self.bases.append(base)
         if (workflow, version) not in self._contents:
             raise error(Reason.VERSION_NOT_FOUND, f"{workflow} has no version {version}")
         data = self._contents[workflow, version]

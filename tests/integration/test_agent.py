@@ -61,6 +61,7 @@ async def test_a_rollback_to_a_kept_version_costs_no_content(edge: Edge, registr
         await registry.until_acked("confirmed", 4)
     assert edge.shown() == b"one"
     assert [version for _, version in registry.fetched] == [1, 2, 3]
+    assert registry.bases == [b"", b"one", b"two"], "what runs, so that only what differs has to travel"
 
 
 async def test_the_newest_five_confirmed_versions_stay_on_disk(edge: Edge, registry: FakeRegistry) -> None:
@@ -336,3 +337,24 @@ async def test_a_full_disk_stops_nothing_that_runs(
         await registry.until_acked("confirmed", 2)
     assert edge.shown() == b"two"
     assert refused == 3
+
+
+async def test_large_content_that_fills_the_disk_gives_the_room_back(
+    edge: Edge, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arriving: list[Path] = []
+
+    async def content(workflow: str, version: int, *, into: Path, **_: object) -> None:
+        into.write_bytes(b"as much as there was room for")
+        arriving.append(into)
+        raise OSError(28, "No space left on device")
+
+    await live(registry, b"one")
+    async with edge.running():
+        await registry.until_acked("confirmed", 1)
+        monkeypatch.setattr(registry, "content", content)
+        await live(registry, b"two")
+        await registry.until_acked("refused", 2)
+        assert arriving
+        assert not arriving[-1].exists()
+        assert edge.shown() == b"one"

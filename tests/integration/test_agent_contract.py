@@ -25,6 +25,12 @@ class Subject(NamedTuple):
     api: RegistryApi
     publish: Callable[[bytes], Awaitable[int]]
     switch: Callable[[int], Awaitable[int]]
+    arriving: Path  # where large content goes
+
+    async def content(self, version: int, *, min_revision: int = 0, base: bytes = b"") -> bytes | None:
+        return await self.api.content(
+            WORKFLOW, version, min_revision=min_revision, base=base, into=self.arriving, progress=lambda *_: None
+        )
 
     async def poll(self, generation: int, *, cluster_id: str = "", epoch: int = 0, wait_s: float = 0) -> PollReply:
         return await self.api.poll(
@@ -42,7 +48,12 @@ class Subject(NamedTuple):
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
     if request.param == "fake":
         fake = FakeRegistry()
-        yield Subject(fake, lambda data: fake.publish(WORKFLOW, data), lambda version: fake.switch(WORKFLOW, version))
+        yield Subject(
+            fake,
+            lambda data: fake.publish(WORKFLOW, data),
+            lambda version: fake.switch(WORKFLOW, version),
+            tmp_path / "arriving",
+        )
         return
     async with LocalCluster(tmp_path / "cluster", 1) as cluster, Client(cluster.endpoints) as client:
 
@@ -52,7 +63,7 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         async def switch(version: int) -> int:
             return (await client.switch(WORKFLOW, version, reason="test")).generation
 
-        yield Subject(ClientApi(client), publish, switch)
+        yield Subject(ClientApi(client), publish, switch, tmp_path / "arriving")
 
 
 async def test_what_agents_rely_on(subject: Subject) -> None:
@@ -69,7 +80,8 @@ async def test_what_agents_rely_on(subject: Subject) -> None:
     assert (first.workflow, first.pointer, first.epoch) == (WORKFLOW, "active", empty.epoch)
     assert (first.generation, first.version, first.size_bytes, first.base_digest) == (1, 1, 3, "")
     assert first.digest == digest_of(b"one")
-    assert await subject.api.content(WORKFLOW, 1, min_revision=first.min_revision) == b"one"
+    for base in (b"", b"one", b"two", b"never seen"):
+        assert await subject.content(1, min_revision=first.min_revision, base=base) == b"one"
 
     mine: dict[str, Any] = {"cluster_id": empty.cluster_id, "epoch": empty.epoch}
     assert (await subject.poll(1, **mine)).instructions == ()
@@ -85,7 +97,7 @@ async def test_what_agents_rely_on(subject: Subject) -> None:
         await subject.poll(0, cluster_id="another", epoch=1)
     assert mismatch.value.reason is Reason.CLUSTER_MISMATCH
     with pytest.raises(NotFound) as missing:
-        await subject.api.content(WORKFLOW, 9, min_revision=0)
+        await subject.content(9)
     assert missing.value.reason is Reason.VERSION_NOT_FOUND
 
     report = ack(1, generation=2, running_generation=2, running_version=2, running_digest=second.digest)

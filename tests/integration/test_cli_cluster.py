@@ -179,9 +179,33 @@ def test_on_a_terminal_it_shows_and_asks(regctl, files):
     assert "cli/asks active 1 -> 2 (generation 2)" in shown
     code, shown = in_terminal(["rollback", "cli/asks", "--reason", "5xx"], b"y\n")
     assert code == 0
+    assert "cli/asks active: version 2 -> version 1, candidate (generation 3)" in shown
+    assert "no stable version was live before; picked version 1" in shown
     assert "live before: 1 (candidate)" in shown
+    assert "verdict ok" in shown
+    assert "the registry picked" not in shown
     assert "cli/asks active 2 -> 1 (generation 3)" in shown
     assert "cli/asks@2 is now failed" in shown
+
+
+def test_another_pick_than_the_one_shown_is_said(regctl, files):
+    """Someone marks an earlier version stable while the question stands."""
+    old, new = files
+    for number, file in enumerate((old, new, old), start=1):
+        ok(regctl("publish", "cli/picks", file))
+        ok(regctl("switch", f"cli/picks@{number}", "--reason", "go"))
+    process, terminal = on_terminal(["rollback", "cli/picks", "--reason", "5xx"])
+    shown = b""
+    while b"[y/N]" not in shown:
+        shown += os.read(terminal, 4096)
+    assert b"version 3 -> version 2, candidate (generation 4)" in shown
+    ok(regctl("mark", "cli/picks@1", "stable", "--reason", "proven"))
+    os.write(terminal, b"y\n")
+    while b"took" not in shown or b"regctl versions" not in shown:
+        shown += os.read(terminal, 4096)
+    assert process.wait() == 0
+    os.close(terminal)
+    assert b"the registry picked version 1, not version 2" in b" ".join(shown.split())
 
 
 def test_what_was_shown_is_what_is_switched(regctl, files):

@@ -350,3 +350,43 @@ def test_what_is_refused_is_not_in_the_log_either(cluster: LocalCluster, regctl:
     code, error = refused(regctl("publish", "refused/text", write(app), "--kind", "text", "-o", "json"))
     assert (code, error["reason"]) == (6, "KIND_MISMATCH")
     assert kept_anywhere(cluster.directory, token) == []
+
+
+def test_a_secret_value_that_changed_is_said_where_versions_are_compared(regctl: Regctl, write: Write) -> None:
+    for prompt, secret in (("one", SECRET), ("two", SECRET), ("one", f"{SECRET}2")):
+        ok(regctl("publish", "rotated/app", write(an_app(prompt, secret))))
+    only = ok(regctl("compare", "rotated/app@1", "rotated/app@3"))
+    assert only["identical"] is True
+    (changed,) = only["secrets"]
+    said = f"secret value {changed['name']} changed"
+    assert (changed["sign"], only["summary"]) == ("~", f"{said}; otherwise identical")
+    assert (only["verdict"]["level"], only["verdict"]["change"]) == ("warn", "medium")
+    assert said in ok(regctl("show", "rotated/app@3"))["summary"], "against its parent, too"
+    assert ok(regctl("compare", "rotated/app@1", "rotated/app@2"))["secrets"] == []
+    for form in (["-o", "table"], ["--unified"], ["--changelog"]):
+        code, out, _ = regctl("compare", "rotated/app@1", "rotated/app@3", *form)
+        assert code == 0
+        assert b"secret value" in out
+        assert SECRET.encode() not in out
+    ok(regctl("switch", "rotated/app@1", "--reason", "go live"))
+    rule(regctl, "rotated/app", "verdict=ok")
+    code, error = refused(regctl("switch", "rotated/app@3", "--reason", "rotate", "-o", "json"))
+    assert (code, error["reason"], error["verdict"]) == (6, "VERDICT_REFUSED", "warn")
+    assert said in error["reasons"]
+
+
+def test_the_preview_of_a_rollback_says_what_policy_will_refuse(regctl: Regctl, write: Write) -> None:
+    for prompt in ("one", "two", "three"):
+        ok(regctl("publish", "preview/app", write(an_app(prompt))))
+    for number in ("1", "2"):
+        ok(regctl("switch", f"preview/app@{number}", "--reason", "go"))
+    rule(regctl, "preview/app", "verdict=warn")
+    never = ["rollback", "preview/app", "--to", "3", "--reason", "5xx"]
+    _, shown = in_terminal(never, b"n\n")
+    assert "this will be refused: active of preview/app never named version 3" in shown
+    _, shown = in_terminal([*never, "--force"], b"n\n")
+    assert "refused" not in shown
+    _, shown = in_terminal(["rollback", "preview/app", "--reason", "5xx"], b"n\n")
+    assert "version 2 -> version 1, candidate" in shown
+    assert "refused" not in shown
+    assert ok(regctl("pointer", "preview/app"))["generation"] == 2

@@ -12,7 +12,8 @@ import pytest
 from registry.cli.local_cluster import LocalCluster, LocalMember
 from registry.client import Client, Follow, Move, PollRequest
 from registry.core import commands
-from registry.core.errors import Conflict, Invalid, NotFound, Reason, RegistryError
+from registry.core.errors import Conflict, Invalid, NotFound, Reason, Refused, RegistryError
+from registry.core.limits import LARGE_CONTENT_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +77,13 @@ async def test_refusals_carry_what_a_caller_needs(cluster):
         with pytest.raises(NotFound) as missing:
             await client.version("sdk/refuse", 9)
         assert missing.value.reason is Reason.VERSION_NOT_FOUND
+        for size_bytes in (1024 * 1024 + 1, 8 * 1024 * 1024 + 1):
+            with pytest.raises(Refused) as unread:
+                await client.publish("sdk/refuse", bytes(size_bytes))
+            assert unread.value.reason is Reason.KIND_MISMATCH
         with pytest.raises(Invalid) as large:
-            await client.publish("sdk/refuse", bytes(1024 * 1024 + 1))
+            await client.publish("sdk/refuse-large", bytes(LARGE_CONTENT_BYTES + 1))
         assert large.value.reason is Reason.TOO_LARGE
-        with pytest.raises(Invalid):
-            await client.publish("sdk/refuse", bytes(8 * 1024 * 1024 + 1))
 
 
 async def test_several_pointers_move_all_or_none(cluster):

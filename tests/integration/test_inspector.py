@@ -15,7 +15,7 @@ from registry.core import limits
 from registry.core.errors import Invalid, Reason, Refused, Unavailable
 from registry.formats import Inspection, compare, inspect
 from registry.server import inspector as module
-from registry.server.inspect_worker import Prepared, PrepareJob
+from registry.server.inspect_worker import CompareJob, JudgeJob, Prepared, PrepareJob
 from registry.server.inspector import Inspector
 from tests.unit.formats import kit
 
@@ -49,7 +49,7 @@ async def test_answers_are_those_of_the_formats() -> None:
         assert await look(inspector, APP) == inspect(APP)
         assert (await look(inspector, b"a = 1", "text")).kind == "text"
         other = APP.replace(b"Be polite", b"Be kind")
-        compared = await inspector.compare(APP, other)
+        compared = await inspector.compare(CompareJob(APP, other))
         expected = compare(APP, other)
         assert compared.summary == expected.summary
         assert json.loads(compared.comparison_json)["nodes"]["changed"][0]["title"] == "Polite answer"
@@ -81,7 +81,7 @@ async def test_a_job_past_its_time_is_ended_and_the_next_one_served() -> None:
         with pytest.raises(Invalid) as inspected:
             await look(inspector, APP)
         with pytest.raises(Refused) as compared:
-            await inspector.compare(APP, APP)
+            await inspector.compare(CompareJob(APP, APP))
         await gone(pid)
     assert inspected.value.reason is Reason.INVALID_CONTENT
     assert compared.value.reason is Reason.COMPARE_LIMIT
@@ -133,7 +133,7 @@ async def test_a_worker_killed_in_the_middle_of_a_job_is_said() -> None:
     async with Inspector() as inspector:
         (pid,) = inspector.pids
         os.kill(pid, signal.SIGSTOP)  # so that the job is surely under way
-        job = asyncio.create_task(inspector.compare(APP, APP))
+        job = asyncio.create_task(inspector.compare(CompareJob(APP, APP)))
         await asyncio.sleep(0)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(Refused, match=r"its worker ended \(signal 9\)"):
@@ -154,8 +154,24 @@ async def test_a_caller_that_goes_away_leaves_no_answer_for_the_next() -> None:
         assert (await look(inspector, APP)).kind == "dify"
 
 
+async def test_what_was_read_is_forgotten_when_asked() -> None:
+    """By workers that are idle at once, by one that works when its job is done."""
+    async with Inspector(workers=2) as inspector:
+        before = inspector.pids
+        job = asyncio.create_task(look(inspector, HEAVY, "json"))
+        await asyncio.sleep(0)
+        await inspector.forget()
+        assert (await job).kind == "json"
+        for pid in before:
+            await gone(pid)
+        assert await look(inspector, APP) == inspect(APP)
+        kept = inspector.pids
+        assert await look(inspector, APP) == inspect(APP)
+        assert set(kept) <= set(inspector.pids)  # once is enough
+
+
 async def test_waiting_jobs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING_JOBS", 3)
+    monkeypatch.setattr(module, "INSPECT_WAITING", 3)
     async with Inspector() as inspector:
         (pid,) = inspector.pids
         os.kill(pid, signal.SIGSTOP)
@@ -166,6 +182,30 @@ async def test_waiting_jobs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         assert caught.value.reason is Reason.BUSY
         os.kill(pid, signal.SIGCONT)
         assert {one.kind for one in await asyncio.gather(*jobs)} == {"dify"}
+
+
+async def test_waiting_contents_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "INSPECT_WAITING_BYTES", 2 * len(APP))
+    async with Inspector() as inspector:
+        (pid,) = inspector.pids
+        os.kill(pid, signal.SIGSTOP)
+        running = asyncio.create_task(look(inspector, APP))
+        await asyncio.sleep(0)
+        large = asyncio.create_task(look(inspector, APP + b"#" * 4 * len(APP)))  # alone, it may wait
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="1 contents wait") as caught:
+            await look(inspector, b"a: 1")
+        assert caught.value.reason is Reason.BUSY
+        assert int(caught.value.metadata["retry_ms"]) > 0
+        large.cancel()  # its bytes are free again
+        await asyncio.gather(large, return_exceptions=True)
+        waiting = [asyncio.create_task(look(inspector, each)) for each in (b"a: 1", APP)]
+        await asyncio.sleep(0)
+        half = APP[: len(APP) // 2 + 1]  # there is room for one side
+        with pytest.raises(Unavailable, match="2 contents wait"):
+            await inspector.compare(CompareJob(half, half))
+        os.kill(pid, signal.SIGCONT)
+        assert [one.kind for one in await asyncio.gather(running, *waiting)] == ["dify", "yaml", "dify"]
 
 
 async def test_closing_ends_the_workers_and_the_jobs() -> None:
@@ -240,6 +280,6 @@ async def test_a_parent_past_its_time_takes_only_the_comparison(monkeypatch: pyt
 async def test_verdicts_cross_the_pipe_whole() -> None:
     other = APP.replace(b"Be polite", b"Be kind")
     async with Inspector() as inspector:
-        assert await inspector.judge(other, "dify", APP, "dify") == compare(APP, other).verdict
+        assert await inspector.judge(JudgeJob(other, "dify", APP, "dify")) == compare(APP, other).verdict
         with pytest.raises(Invalid):
-            await inspector.judge(other, "dify", b"no app", "dify")
+            await inspector.judge(JudgeJob(other, "dify", b"no app", "dify"))

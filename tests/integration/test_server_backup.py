@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import os
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ import pytest
 
 from registry.client import Client
 from registry.server import backup, limits
+from registry.server.inspector import Inspector
+from registry.server.services import backup as service
+from registry.store.state import Rows
 from registry.v1 import cluster_pb2
-from tests.integration.server_kit import WAIT_S, Peer, failed, members
+from tests.integration.server_kit import WAIT_S, Peer, failed, free_port, members, start_member, until
+from tests.unit.logged import logged, said
 
 WORKFLOW = "a/b"
 CONTENTS = [os.urandom(900_000) for _ in range(20)]  # gRPC does not take all of it from a member unread
@@ -70,8 +75,8 @@ async def _is_busy(peer: Peer) -> bool:
     return False
 
 
-async def _all(peer: Peer) -> int:
-    return len([message async for message in peer.cluster.Backup(cluster_pb2.BackupRequest())])
+async def _all(peer: Peer, *, stale: bool = False) -> int:
+    return len([message async for message in peer.cluster.Backup(cluster_pb2.BackupRequest(stale=stale))])
 
 
 class FullError(Exception):
@@ -90,3 +95,35 @@ async def test_a_caller_that_cannot_keep_it_leaves_nothing_open(tmp_path: Path) 
             with pytest.raises(FullError):
                 await client.backup(Full())
         await client.backup(io.BytesIO())
+
+
+async def test_a_backup_is_noted_with_the_moment_it_shows_before_its_first_byte(tmp_path: Path) -> None:
+    async with members(tmp_path) as (peer,):
+        await peer.publish(WORKFLOW, b"one", kind="binary")
+        stream = peer.cluster.Backup(cluster_pb2.BackupRequest())
+        start = (await stream.read()).start
+        with peer.member._environment.snapshot() as reader:
+            (noted,) = Rows(reader).backups()
+        stream.cancel()
+        shown = (start.info.revision, start.index, start.taken_ms, "n1")
+        assert (noted.revision, noted.index, noted.taken_ms, noted.member) == shown
+        await _all(peer, stale=True)
+        with peer.member._environment.snapshot() as reader:
+            assert len(list(Rows(reader).backups())) == 2
+
+
+async def test_a_backup_without_a_quorum_is_given_and_not_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logged(monkeypatch, service)
+    monkeypatch.setattr(limits, "NOTE_STALE_S", 0.1)
+    cluster = {f"n{number}": f"127.0.0.1:{free_port()}" for number in (1, 2)}
+    async with AsyncExitStack() as stack:
+        inspector = await stack.enter_async_context(Inspector())
+        peer = await start_member(stack, tmp_path, "n1", cluster, inspector)
+        async with AsyncExitStack() as away:
+            await start_member(away, tmp_path, "n2", cluster, inspector)
+            await until(lambda: peer.member.ready)
+            await peer.publish(WORKFLOW, b"one", kind="binary")
+        assert await _all(peer, stale=True) > 2
+    assert said(log, "no purge will name")

@@ -166,12 +166,17 @@ async def test_rollback_picks_a_version_and_says_what_became_of_the_other(peer: 
     await peer.switch("rollback/one", 1)
     await peer.switch("rollback/one", 2)
     request = registry_pb2.RollbackRequest(moves=[registry_pb2.Move(workflow="rollback/one")], reason="5xx")
+    shown = await peer.registry.PreviewRollback(request, timeout=RPC_S)
     reply = await peer.registry.Rollback(request, timeout=RPC_S)
     assert (reply.pointers[0].version, reply.pointers[0].generation, reply.pointers[0].rollback) == (1, 3, True)
+    assert (shown.pointers[0].version, shown.pointers[0].generation) == (1, 3)
+    assert (shown.status_changes, shown.notes) == (reply.status_changes, reply.notes)
+    assert shown.info.revision == reply.info.revision - 1
     assert [(change.version, change.status) for change in reply.status_changes] == [(2, "failed")]
     assert reply.notes
-    error = await failed(peer.registry.Rollback(request, timeout=RPC_S))
-    assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_ROLLBACK_TARGET")
+    for call in (peer.registry.PreviewRollback, peer.registry.Rollback):
+        error = await failed(call(request, timeout=RPC_S))
+        assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_ROLLBACK_TARGET")
     error = await failed(peer.switch("rollback/one", 2))
     assert error.reason == "VERSION_FAILED"
 

@@ -58,7 +58,9 @@ async def test_the_older_release_is_waited_for_and_then_everything_works(tmp_pat
             assert any("feature level 1 is in force" in note for note in old.notes)
             assert (old.secrets, old.requires, old.summary) == ({}, (), "")
             assert "parents" in await level_too_low(client.publish("levels/app", app + b"\n", parents=[1]))
+            assert "snapshot" in await level_too_low(client.publish("levels/app", app + b"\n", snapshot="manual"))
             assert "label" in await level_too_low(client.label("levels/app", 1, {"a": "b"}))
+            assert "in chunks" in await level_too_low(client.publish("levels/large", bytes(limits.CONTENT_BYTES + 1)))
             assert (await client.policy("levels/app")).effective.verdict == "block"
             second = await client.publish("levels/app", app.replace(b"Be polite", b"Be kind"))
             assert (second.verdict, second.summary) == ("ok", "")

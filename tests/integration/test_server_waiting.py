@@ -181,7 +181,7 @@ async def test_a_poll_is_remembered_as_contact(peer: Peer) -> None:
     report = ack("edge-contact", 1, "confirmed", workflow="acks/contact", time_ms=1)
     await peer.agents.Acknowledge(agent_pb2.AcknowledgeRequest(acks=[report]), timeout=RPC_S)
     await peer.agents.Poll(poll_of("acks/contact", 1, agent="edge-contact"), timeout=RPC_S)
-    await peer.member._reports.flush_contacts()
+    await peer.member._parts._reports.flush_contacts()
     reply = await peer.registry.ListAgents(registry_pb2.ListAgentsRequest(workflow="acks/contact"), timeout=RPC_S)
     assert reply.agents[0].reported_ms == 1
     assert reply.agents[0].age_ms < 60_000

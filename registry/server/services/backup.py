@@ -12,14 +12,20 @@ import hashlib
 from collections.abc import AsyncIterator, Iterator
 from importlib import metadata
 
+import structlog
+
 from cluster.kv.api import Environment
+from registry.core import commands, model
+from registry.core.errors import RegistryError
 from registry.server import backup, limits
+from registry.server.backup import About
 from registry.server.feed import Feed, busy
 from registry.server.proposer import Proposer
 from registry.server.replies import Replies
 from registry.v1 import cluster_pb2
 
 RELEASE = metadata.version("workflow-registry")
+log = structlog.get_logger()
 
 
 class Backups:
@@ -53,6 +59,20 @@ class Backups:
         finally:
             self._open -= 1
 
+    async def _note(self, about: About, timeout_s: float) -> None:
+        """Before the first byte leaves, so that a purge can name this backup. One that cannot be noted is given all the
+        same: there may be no quorum, or no room."""
+        if self._proposer.level < 2:
+            return
+        noted = model.Backup(revision=about.revision, index=about.index, taken_ms=about.taken_ms, member=about.member)
+        note = commands.NoteBackup(
+            request_id=self._proposer.new_request_id(), time_ms=self._proposer.clock_ms(), backup=noted
+        )
+        try:
+            await self._proposer.propose(note, timeout_s)
+        except RegistryError as error:
+            log.warning("gives a backup that no purge will name", reason=error.reason, error=error.message)
+
     async def _stream(self, *, stale: bool) -> AsyncIterator[cluster_pb2.BackupResponse]:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
@@ -66,6 +86,7 @@ class Backups:
                 age_ms=info.age_ms,
             )
             info.revision, info.epoch = about.revision, about.epoch
+            await self._note(about, limits.NOTE_STALE_S if stale else limits.CALL_S)
             estimated_bytes = sum(self._environment.size_bytes(table) for table in backup.TABLES)
             start = cluster_pb2.BackupStart(
                 info=info, index=about.index, taken_ms=about.taken_ms, estimated_bytes=estimated_bytes

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from google.rpc import status_pb2
 
 from registry.core import limits
 from registry.core.errors import Invalid, Reason
-from registry.server.rpc import Unary, failed
+from registry.server.rpc import Unary
 from registry.v1 import registry_pb2
 
 _RESULT = {"rollback": "switch"}  # operation: field of its result, where the names differ
 
 
 class Batch:
-    """operations: by field of Operation."""
+    """operations: by field of Operation. failed: the status of one that failed."""
 
-    def __init__(self, operations: Mapping[str, Unary]) -> None:
+    def __init__(self, operations: Mapping[str, Unary], failed: Callable[[str, Exception], status_pb2.Status]) -> None:
         self._operations = operations
+        self._failed = failed
 
     async def batch(self, request: registry_pb2.BatchRequest, timeout_s: float) -> registry_pb2.BatchResponse:
         if len(request.operations) > limits.BATCH_OPERATIONS:
@@ -40,5 +43,5 @@ class Batch:
                 )
             reply = await self._operations[kind](getattr(operation, kind), timeout_s)
         except Exception as error:  # noqa: BLE001 - one operation's failure is its own
-            return registry_pb2.OperationResult(error=failed(f"Batch.{kind}", error))
+            return registry_pb2.OperationResult(error=self._failed(f"Batch.{kind}", error))
         return registry_pb2.OperationResult(**{_RESULT.get(kind, kind): reply})

@@ -56,7 +56,9 @@ class ClusterView:
             last_index=status.last_index,
             feature_level=status.level,
             role="leader" if status.leader == status.id else status.role,
-            fetching=status.fetching,
+            fetching=status.fetching or status.repairing,
+            no_space=not status.has_room,
+            headroom_bytes=status.headroom_bytes,
             members=[_member(status, peer) for peer in status.peers],
             waiting=[_waiting(peer, names) for peer in status.waiting if status.role != "waiting"],
             version=PROGRAM_VERSION,
@@ -137,6 +139,7 @@ def _member(status: ClusterStatus, peer: PeerStatus) -> cluster_pb2.MemberStatus
         applied_index=peer.applied_index,
         lag=max(status.commit_index - peer.applied_index, 0) if peer.applied_index else 0,
         feature_level=peer.level,
+        no_space=not peer.has_room,
     )
 
 

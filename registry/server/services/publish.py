@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection, Sequence
+from typing import cast
 
 from msgspec import structs
 
 from registry.core import commands, limits, model, names, outcomes, publishing, references
-from registry.core.errors import Invalid, Reason
+from registry.core.errors import Invalid, Reason, RegistryError
 from registry.formats.model import Finding
 from registry.server import convert
 from registry.server.budget import Budget
+from registry.server.contents import beside
 from registry.server.feed import busy
 from registry.server.inspect_worker import KeyNeeded, Prepared, PrepareJob
 from registry.server.inspector import Inspector
-from registry.server.limits import INLINE_BYTES, NOTE_NAMES
+from registry.server.limits import NOTE_NAMES, PACK_ATTEMPTS
 from registry.server.proposer import Proposer
 from registry.server.replies import Replies
+from registry.server.services.large import LargePublish
+from registry.server.services.packer import Packer
 from registry.server.services.reads import Reads
 from registry.server.status import rejection
 from registry.store import content
@@ -27,10 +31,16 @@ from registry.v1 import registry_pb2
 
 LITERAL = "secret_literal"  # code of findings: something that looks like a secret where none belongs
 _BLOCK = "block"
+# In place of bytes that nobody needs: apply would refuse it, since nothing has this digest.
+_LEFT_OUT = model.Content(encoding="delta", base=f"sha256:{'0' * 64}", depth=1, data=b"", size_bytes=1)
+_UNREADABLE = {
+    Reason.CONTENT_REMOVED: "its content was removed",
+    Reason.CORRUPT_CONTENT: "its content is damaged on this member",
+}
 
 
 class Publish:
-    """content_limit_bytes: of one publish, set by the operator."""
+    """content_limit_bytes: of one publish, set by the operator. `large`: of what comes in chunks instead."""
 
     def __init__(
         self,
@@ -40,45 +50,52 @@ class Publish:
         replies: Replies,
         inspector: Inspector,
         content_limit_bytes: int,
+        large: LargePublish,
     ) -> None:
         self._proposer = proposer
         self._reads = reads
         self._replies = replies
         self._inspector = inspector
         self._content_limit_bytes = content_limit_bytes
+        self._large = large
+        self._packer = Packer(reads)
 
     async def publish(self, request: registry_pb2.PublishRequest, timeout_s: float) -> registry_pb2.PublishResponse:
         request_id = self._proposer.request_id(request.request_id)
-        self._check_content(request.content)
+        is_large = request.HasField("large")
+        if not is_large:
+            self._check_content(request.content)
         names.check_workflow(request.workflow)
         budget = Budget(timeout_s)
         await self._proposer.barrier(budget.left_s())
         level = await self._proposer.level_in_force(budget.left_s())
-        if level < 2 and (request.parents or request.requires):
-            await self._proposer.require_level_2("naming parents or requirements", budget.left_s())
+        if level < 2 and (request.parents or request.requires or request.snapshot not in ("", "published")):
+            await self._proposer.require_level_2("naming parents, requirements or a snapshot", budget.left_s())
         parents = await self._parents(request, budget)
-        parent = await self._reads.stored(request.workflow, parents[0] if parents else 0)
+        if is_large:
+            return await self._large.publish(request, request_id, parents, budget)
+        parent, unread = await self._parent(request.workflow, parents[0] if parents else 0)
         prepared = await self._prepare(request, parent, budget, level)
-        digest, stored = await _packed(prepared.content)
+        if unread:
+            prepared = structs.replace(prepared, not_compared=unread)
+        data = prepared.content
         command = commands.Publish(
             request_id=request_id,
             time_ms=self._proposer.clock_ms(),
             principal=request.principal,
             workflow=request.workflow,
             kind=prepared.inspection.kind,
-            digest=digest,
+            digest=await beside(len(data), lambda: content.digest(data)),
             value_digest=prepared.inspection.value_digest,
             semantic_digest=prepared.inspection.semantic_digest,
-            content=stored,
+            content=model.Content(encoding="raw", data=b"", size_bytes=len(data)),  # see _propose
             message=request.message,
             labels=dict(request.labels),
             facts=prepared.inspection.facts,
         )
         if level >= 2:
             command = _told(command, request, parents, prepared)
-        self._check_decision(command, level)
-        outcome = await self._proposer.propose(command, budget.left_s())
-        assert isinstance(outcome, outcomes.Published)
+        outcome = await self._propose(command, data, level, budget)
         notes = [*outcome.notes, *_notes(outcome, prepared, parent[0] if parent else None, level)]
         return registry_pb2.PublishResponse(
             info=self._replies.info(outcome.revision),
@@ -88,6 +105,41 @@ class Publish:
             notes=notes,
             verdict=prepared.verdict.level if prepared.verdict else "",
         )
+
+    async def _propose(self, command: commands.Publish, data: bytes, level: int, budget: Budget) -> outcomes.Published:
+        """Packed, and packed again where that was over a content that has changed or gone meanwhile."""
+        avoid: set[str] = set()
+        for attempt in range(1, PACK_ATTEMPTS + 1):
+            if level < 2 or attempt == PACK_ATTEMPTS:
+                stored = await self._packer.alone(data)
+            else:
+                stored = await self._packer.packed(
+                    command.workflow, command.kind, command.digest, data, parents=command.parents, avoid=avoid
+                )
+            command = structs.replace(command, content=stored)
+            try:
+                if self._is_decided(command, level) and level >= 2:
+                    command = structs.replace(command, content=_LEFT_OUT)  # purged by now, maybe: not into the log
+                outcome = await self._proposer.propose(command, budget.left_s())
+            except RegistryError as error:
+                if error.reason != Reason.BASE_OUTDATED:
+                    raise
+                avoid.add(stored.base)
+                continue
+            assert isinstance(outcome, outcomes.Published)
+            return outcome
+        raise AssertionError("content that stands alone has no base")
+
+    async def _parent(self, workflow: str, number: int) -> tuple[tuple[model.Version, bytes] | None, str]:
+        """The version to compare with, and its bytes; or none of them, and why: publishing goes on without."""
+        try:
+            parent = await self._reads.stored(workflow, number)
+        except RegistryError as error:
+            if error.reason not in _UNREADABLE:
+                raise
+            version = self._reads.version(workflow, number)
+            return (version, b"") if version else None, _UNREADABLE[error.reason]
+        return parent, "" if parent is None or parent[1] else "its content is kept in chunks, and not read"
 
     async def _parents(self, request: registry_pb2.PublishRequest, budget: Budget) -> tuple[int, ...]:
         if len(request.parents) > limits.PARENTS:
@@ -100,16 +152,17 @@ class Publish:
         targets = [references.parse_target(each) for each in request.parents]
         return tuple([await self._reads.number(request.workflow, target, budget.left_s()) for target in targets])
 
-    def _check_decision(self, command: commands.Publish, level: int) -> None:
-        """What apply would refuse now is refused before it is in the log: it may hold secrets, and would be on every
-        disk. Raises RegistryError. A request that was decided already gets its outcome from apply."""
+    def _is_decided(self, command: commands.Publish, level: int) -> bool:
+        """Whether apply has the outcome already, which it gives again whatever the bytes. What it would refuse now is
+        refused before it is in the log: it may hold secrets, and would be on every disk. Raises RegistryError."""
         with self._reads.snapshot() as reader:
             rows = Rows(reader)
             if rows.remembered(command.request_id) is not None:
-                return
+                return True
             decided = publishing.decide(rows, command, level=level)
         if isinstance(decided, outcomes.Rejected):
             raise rejection(decided)
+        return False
 
     async def _prepare(
         self,
@@ -126,6 +179,7 @@ class Publish:
             key=self._reads.fingerprint_key or unkept,
             parent=parent[1] if parent else b"",
             kind_parent=parent[0].kind if parent else "",
+            secrets_parent=parent[0].secrets if parent else {},
         )
         try:
             async with asyncio.timeout(budget.left_s()):
@@ -193,6 +247,7 @@ def _told(
         change=prepared.verdict.change if prepared.verdict else "",
         findings=_texts([each for each in findings if each.level == _BLOCK and each.code != LITERAL]),
         literals=_texts([each for each in findings if each.code == LITERAL]),
+        snapshot=cast(model.Snapshot, request.snapshot or "published"),  # checked with the command
     )
 
 
@@ -230,10 +285,3 @@ def _listed(found: Collection[str]) -> str:
 
 def cut(text: str, chars: int) -> str:
     return text if len(text) <= chars else text[: chars - 1] + "…"
-
-
-async def _packed(data: bytes) -> tuple[str, model.Content]:
-    """Digest and stored form. Large content is packed beside the loop: the codecs let go of the interpreter."""
-    if len(data) <= INLINE_BYTES:
-        return content.digest(data), content.encode(data)
-    return await asyncio.to_thread(lambda: (content.digest(data), content.encode(data)))

@@ -11,19 +11,25 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from cluster.kv.api import Environment, Reader
-from registry.core import model, references
-from registry.server import convert
+from registry.core import model, names, references
+from registry.core.errors import Reason, Refused
+from registry.server import convert, reading
+from registry.server.contents import Contents
 from registry.server.feed import Feed, busy
+from registry.server.inspect_worker import CompareJob
 from registry.server.inspector import Inspector
-from registry.server.limits import INLINE_BYTES, PAGE_BYTES
+from registry.server.limits import PAGE_BYTES
 from registry.server.proposer import Proposer
 from registry.server.replies import Replies
-from registry.store import content, queries
+from registry.store import queries
+from registry.store.content import Chain
 from registry.store.state import Rows
 from registry.v1 import registry_pb2
 
 Row = TypeVar("Row")
+T = TypeVar("T")
 M = TypeVar("M", bound=Message)
+LARGE = "chunks"  # encoding of content that is never put together here
 
 
 class Reads:
@@ -41,10 +47,15 @@ class Reads:
         self._feed = feed
         self._replies = replies
         self._inspector = inspector
+        self.contents = Contents()
 
     def snapshot(self) -> AbstractContextManager[Reader]:
         """What is committed here."""
         return self._environment.snapshot()
+
+    async def beside(self, read: Callable[[Reader], T]) -> T:
+        """What `read` makes of it, in a thread: for what looks at much."""
+        return await reading.beside(self._environment, read)
 
     async def resolve(self, workflow: str, target: references.Target, timeout_s: float) -> model.Version:
         """The version a reference names, as of a moment after the call. Raises as queries.resolve, NO_QUORUM."""
@@ -59,18 +70,28 @@ class Reads:
         return (await self.resolve(workflow, target, timeout_s)).number
 
     async def stored(self, workflow: str, number: int = 0) -> tuple[model.Version, bytes] | None:
-        """A version (0: the newest) and its exact bytes, as committed here. None: there is none here.
-        Raises CORRUPT_CONTENT."""
+        """A version (0: the newest) and its exact bytes, as committed here; without them where they are in chunks.
+        None: there is none here. Raises CORRUPT_CONTENT, CONTENT_REMOVED."""
         with self.snapshot() as reader:
             rows = Rows(reader)
-            if not number:
-                known = rows.workflow(workflow)
-                number = known.versions if known else 0
-            version = rows.version(workflow, number) if number else None
+            version = _version(rows, workflow, number)
             if version is None:
                 return None
             stored = queries.stored_content(reader, version)
-        return version, await _decoded(stored, version.digest)
+            if stored.encoding == LARGE:
+                return version, b""
+            chain = self.contents.chain(rows, version.digest, stored)
+        return version, await self.contents.exact(chain)
+
+    def version(self, workflow: str, number: int = 0) -> model.Version | None:
+        """A version (0: the newest), as committed here."""
+        with self.snapshot() as reader:
+            return _version(Rows(reader), workflow, number)
+
+    @property
+    def revision(self) -> int:
+        """Committed here."""
+        return self._feed.registry.revision
 
     @property
     def fingerprint_key(self) -> bytes:
@@ -105,10 +126,29 @@ class Reads:
         with self.snapshot() as reader:
             row = queries.resolve(reader, request.workflow, target)
             stored = queries.stored_content(reader, row)
-            info = self._info(reader, request.stale)
-        return registry_pb2.GetContentResponse(
-            info=info, version=convert.version(row), content=await _decoded(stored, row.digest)
-        )
+            reply = registry_pb2.GetContentResponse(
+                info=self._info(reader, request.stale), version=convert.version(row)
+            )
+            if stored.encoding == LARGE:
+                reply.chunks.extend(stored.chunks)
+                return reply
+            chain = self.contents.chain(Rows(reader), row.digest, stored)
+            over = self._over(reader, request) if request.compact else None
+        if not request.compact:
+            reply.content = await self.contents.exact(chain)
+            return reply
+        packed = await self.contents.compact(chain, over)
+        reply.encoding, reply.base_digest, reply.content = packed.encoding, packed.base_digest, packed.data
+        return reply
+
+    def _over(self, reader: Reader, request: registry_pb2.GetContentRequest) -> Chain | None:
+        """What the caller has, if this workflow has it too and it can be packed over."""
+        if not request.base_digest:
+            return None
+        names.check_digest(request.base_digest)
+        rows = Rows(reader)
+        is_ours = rows.digest(request.workflow, request.base_digest) is not None
+        return self.contents.base(rows, request.base_digest) if is_ours else None
 
     async def list_workflows(
         self, request: registry_pb2.ListWorkflowsRequest, timeout_s: float
@@ -181,12 +221,24 @@ class Reads:
         await self._current(request.stale, timeout_s)
         with self.snapshot() as reader:
             old, new = (queries.resolve(reader, workflow, target) for workflow, target in sides)
-            old_stored, new_stored = queries.stored_content(reader, old), queries.stored_content(reader, new)
+            chains = []
+            for version in (old, new):
+                stored = queries.stored_content(reader, version)
+                if stored.encoding == LARGE:
+                    raise _too_large_to_compare(version)
+                chains.append(self.contents.chain(Rows(reader), version.digest, stored))
             info = self._info(reader, request.stale)
-        contents = await _decoded(old_stored, old.digest), await _decoded(new_stored, new.digest)
+        job = CompareJob(
+            old=await self.contents.exact(chains[0]),
+            new=await self.contents.exact(chains[1]),
+            kind_old=old.kind,
+            kind_new=new.kind,
+            secrets_old=old.secrets,
+            secrets_new=new.secrets,
+        )
         try:
             async with asyncio.timeout(timeout_s):
-                compared = await self._inspector.compare(*contents, old.kind, new.kind)
+                compared = await self._inspector.compare(job)
         except TimeoutError:
             raise busy("the versions could not be compared in time") from None
         reply = registry_pb2.CompareResponse(
@@ -208,6 +260,23 @@ class Reads:
 
     def _info(self, reader: Reader, stale: bool) -> registry_pb2.ReplyInfo:
         return self._replies.info(queries.registry(reader).revision, stale=stale)
+
+
+def _version(rows: Rows, workflow: str, number: int) -> model.Version | None:
+    if not number:
+        known = rows.workflow(workflow)
+        number = known.versions if known else 0
+    return rows.version(workflow, number) if number else None
+
+
+def _too_large_to_compare(version: model.Version) -> Refused:
+    return Refused(
+        Reason.COMPARE_LIMIT,
+        f"{version.workflow}@{version.number} has {version.size_bytes:,} bytes in chunks: it was kept as it is, and is "
+        "not compared",
+        hint="fetch both versions with `regctl cat REF --file FILE` and compare them by hand",
+        metadata={"workflow": version.workflow, "version": str(version.number)},
+    )
 
 
 def _filter(request: registry_pb2.ListVersionsRequest) -> queries.VersionFilter:
@@ -235,10 +304,3 @@ def _page(
             return messages, read(page_size=len(messages)).next_page_token
         messages.append(message)
     return messages, page.next_page_token
-
-
-async def _decoded(stored: model.Content, digest: str) -> bytes:
-    """The exact bytes, checked. Large ones are unpacked beside the loop: the codecs let go of the interpreter."""
-    if stored.size_bytes <= INLINE_BYTES:
-        return content.decode(stored, digest)
-    return await asyncio.to_thread(content.decode, stored, digest)

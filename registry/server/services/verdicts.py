@@ -9,14 +9,24 @@ from msgspec import structs
 from registry.core import errors, policies
 from registry.core.commands import Move
 from registry.core.errors import RegistryError
-from registry.formats.model import Verdict
+from registry.formats.model import Finding, Verdict
 from registry.server.budget import Budget
 from registry.server.feed import PointerKey, busy
+from registry.server.inspect_worker import JudgeJob
 from registry.server.inspector import Inspector
 from registry.server.limits import REFUSAL_REASONS
 from registry.server.services.reads import Reads
 from registry.store.state import Rows
 
+NOT_COMPARED = Verdict(
+    level="warn",
+    change="major",
+    reasons=[
+        Finding(
+            code="not_compared", level="warn", text="large content, kept in chunks: it is not read, and not compared"
+        )
+    ],
+)
 _Step = tuple[str, int, int]  # workflow, the version a pointer names (0: none), the target
 
 
@@ -75,9 +85,15 @@ class Verdicts:
         before = await self._reads.stored(workflow, current) if current else None
         if target is None:
             return None
-        (new, data), (old, base) = target, before or (None, b"")
+        new, data = target
+        if not data or (before is not None and not before[1]):
+            return NOT_COMPARED
+        job = JudgeJob(data, new.kind, secrets_new=new.secrets)
+        if before is not None:
+            old, base = before
+            job = structs.replace(job, old=base, kind_old=old.kind, secrets_old=old.secrets)
         try:
             async with asyncio.timeout(budget.left_s()):
-                return await self._inspector.judge(data, new.kind, base, old.kind if old else "")
+                return await self._inspector.judge(job)
         except TimeoutError:
             raise busy("the versions could not be judged in time; nothing was moved") from None

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from registry.core import commands, limits, model, outcomes, references, validation
 from registry.core.errors import Conflict, Invalid, Reason, Refused
-from registry.server import convert
+from registry.server import convert, trial
 from registry.server.budget import Budget
 from registry.server.inspector import Inspector
 from registry.server.limits import VERDICT_ATTEMPTS, VERDICT_BACKOFF_S
@@ -18,6 +18,8 @@ from registry.server.proposer import Proposer
 from registry.server.replies import Replies
 from registry.server.services.reads import Reads
 from registry.server.services.verdicts import Verdicts
+from registry.server.status import rejection
+from registry.store import queries
 from registry.store.state import Rows
 from registry.v1 import registry_pb2
 
@@ -30,10 +32,24 @@ class Writes:
         self._inspector = inspector
 
     async def switch(self, request: registry_pb2.SwitchRequest, timeout_s: float) -> registry_pb2.SwitchResponse:
-        return await self._move(request, timeout_s, rollback=False, keep_status=False)
+        return await self._move(request, timeout_s)
 
     async def rollback(self, request: registry_pb2.RollbackRequest, timeout_s: float) -> registry_pb2.SwitchResponse:
-        return await self._move(request, timeout_s, rollback=True, keep_status=request.keep_status)
+        return await self._move(request, timeout_s)
+
+    async def preview_rollback(
+        self, request: registry_pb2.RollbackRequest, timeout_s: float
+    ) -> registry_pb2.SwitchResponse:
+        """What rollback would answer now."""
+        budget = Budget(timeout_s)
+        command = await self._switch_command(request, self._proposer.new_request_id(), budget)
+        await self._proposer.barrier(budget.left_s())
+        with self._reads.snapshot() as reader:
+            outcome = trial.switch(reader, command, level=self._proposer.level)
+            revision = queries.registry(reader).revision
+        if isinstance(outcome, outcomes.Rejected):
+            raise rejection(outcome)
+        return convert.switched(outcome, self._replies.info(revision))
 
     async def mark(self, request: registry_pb2.MarkRequest, timeout_s: float) -> registry_pb2.MarkResponse:
         request_id = self._proposer.request_id(request.request_id)
@@ -96,15 +112,17 @@ class Writes:
         )
 
     async def _move(
-        self,
-        request: registry_pb2.SwitchRequest | registry_pb2.RollbackRequest,
-        timeout_s: float,
-        *,
-        rollback: bool,
-        keep_status: bool,
+        self, request: registry_pb2.SwitchRequest | registry_pb2.RollbackRequest, timeout_s: float
     ) -> registry_pb2.SwitchResponse:
         request_id = self._proposer.request_id(request.request_id)
         budget = Budget(timeout_s)
+        outcome = await self._switched(await self._switch_command(request, request_id, budget), budget)
+        return convert.switched(outcome, self._replies.info(outcome.revision))
+
+    async def _switch_command(
+        self, request: registry_pb2.SwitchRequest | registry_pb2.RollbackRequest, request_id: str, budget: Budget
+    ) -> commands.Switch:
+        rollback = isinstance(request, registry_pb2.RollbackRequest)
         if len(request.moves) > limits.MOVES:
             raise Invalid(
                 Reason.TOO_LARGE,
@@ -132,11 +150,10 @@ class Writes:
             reason=request.reason,
             rollback=rollback,
             force=request.force,
-            keep_status=keep_status,
+            keep_status=isinstance(request, registry_pb2.RollbackRequest) and request.keep_status,
         )
         validation.check(command)  # before anything is looked up by its names
-        outcome = await self._switched(command, budget)
-        return convert.switched(outcome, self._replies.info(outcome.revision))
+        return command
 
     async def _switched(self, command: commands.Switch, budget: Budget) -> outcomes.Switched:
         """With verdicts where a policy asks for them; found anew when a pointer has moved meanwhile."""

@@ -75,3 +75,21 @@ def test_make_directory_makes_all_levels(tmp_path: Path) -> None:
     files.make_directory(tmp_path / "a" / "b" / "c")
     files.make_directory(tmp_path / "a" / "b" / "c")
     assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_a_crash_before_a_file_is_moved_leaves_it_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is gone on with: large content that has arrived is fetched into the same file again."""
+    arrived, path = tmp_path / "arrived", tmp_path / "content"
+    arrived.write_bytes(b"large")
+    modes: list[int] = []
+    replace = os.replace
+
+    def rename(source: Path, target: Path) -> None:
+        modes.append(stat.S_IMODE(source.stat().st_mode))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", rename)
+    files.move(arrived, path, mode=0o444)
+    assert modes == [0o644]
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"large", 0o444)
+    assert os.listdir(tmp_path) == ["content"]

@@ -74,7 +74,7 @@ def test_the_same_bytes_are_shown_already_only_if_they_are_proven() -> None:
         {"digest": "md5:" + "a" * 64},
         {"version": 0},
         {"size_bytes": -1},
-        {"size_bytes": limits.CONTENT_BYTES_CEILING + 1},
+        {"size_bytes": limits.LARGE_CONTENT_BYTES_CEILING + 1},
     ],
 )
 def test_senseless_instructions_are_refused(changes: dict[str, Any]) -> None:
@@ -88,6 +88,6 @@ def test_senseless_instructions_are_refused(changes: dict[str, Any]) -> None:
     [(b"one", None), (b"onf", Code.DIGEST_MISMATCH), (b"on", Code.LENGTH_MISMATCH), (b"", Code.LENGTH_MISMATCH)],
 )
 def test_only_exactly_the_named_bytes_pass(data: bytes, code: Code | None) -> None:
-    outcome = guards.judge_bytes(instruction(1, b"one"), data)
+    outcome = guards.judge_bytes(instruction(1, b"one"), len(data), guards.digest_of(data))
     assert outcome.code is code
     assert outcome.event is (Event.FAILED if code else Event.DONE)

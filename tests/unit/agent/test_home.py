@@ -4,12 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from registry.agent.guards import Identity, digest_of
 from registry.agent.home import AgentFile, Home, HomeError
 from registry.agent.journal import Failure, Record, of_target
 from registry.agent.status import status
 from registry.agent.transitions import Code
+from registry.core.limits import CONTENT_BYTES_CEILING
 from tests.unit.agent.samples import WORKFLOW, instruction
 
 
@@ -60,6 +62,14 @@ def test_content_is_read_before_it_counts_as_kept(home: Home) -> None:
     assert not home.has_content(digest)
     home.put_content(digest, b"bytes")
     assert home.has_content(digest)
+
+
+def test_what_is_installed_can_be_a_base_if_it_is_there(home: Home) -> None:
+    installed = of_target(structs.replace(instruction(), digest=digest_of(b"bytes"), size_bytes=5))
+    assert home.base(None) == home.base(installed) == b""
+    home.put_content(installed.digest, b"bytes")
+    assert home.base(installed) == b"bytes"
+    assert home.base(structs.replace(installed, size_bytes=CONTENT_BYTES_CEILING + 1)) == b"", "it comes in chunks"
 
 
 def test_only_needed_content_stays(home: Home) -> None:
@@ -132,3 +142,22 @@ def test_status_says_what_the_contract_says(home: Home) -> None:
     }
     assert (second["state"], second["generation"], second["last_good"]) == ("current", 0, None)
     assert status(home, 1091.0)["follows"][1]["state"] == "stale"
+
+
+def test_large_content_arrives_in_a_file_and_takes_its_place(home: Home) -> None:
+    arriving = home.arriving("support/triage", "active")
+    arriving.write_bytes(b"large")
+    digest = digest_of(b"large")
+    assert not home.has_content(digest)
+    home.keep_arrived(digest, arriving)
+    assert home.has_content(digest)
+    assert home.content_path(digest).stat().st_mode & 0o777 == 0o444
+    assert not arriving.exists()
+
+
+def test_what_arrives_for_nobody_is_dropped(home: Home) -> None:
+    kept, dropped = home.arriving("support/triage", "active"), home.arriving("support/triage", "canary")
+    for path in (kept, dropped):
+        path.write_bytes(b"half of it")
+    home.drop_arriving_except([("support/triage", "active")])
+    assert (kept.exists(), dropped.exists()) == (True, False)

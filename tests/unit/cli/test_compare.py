@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.cli.main import run
-from registry.formats.patch import apply
+from registry.formats.values.patch import apply
 from tests.unit.formats.kit import FIRST, app, data, dump
 
 

@@ -21,7 +21,7 @@ from registry.client import (
     WaitingMember,
     WorkflowSummary,
 )
-from registry.core.model import Change, Pointer, Policy, StatusChange, Version
+from registry.core.model import Change, Pointer, Policy, Removed, StatusChange, Version
 from registry.core.outcomes import Switched
 
 NAME = "support-department/customer-triage-with-a-long-name"
@@ -67,6 +67,11 @@ def rendered(table: RenderableType, width: int = 80) -> str:
     file = io.StringIO()
     Console(file=file, width=width, highlight=False).print(table)
     return file.getvalue()
+
+
+REMOVED = Removed(
+    cause="retention", revision=80, time_ms=TIME_MS, principal="registry", reason="policy of *: keep_last=2"
+)
 
 
 def a_change(**changes: object) -> Change:
@@ -118,6 +123,25 @@ def test_a_change_of_labels_or_policy_says_what_holds_now():
     ruled = a_change(action="policy", scope="a/*", policy=Policy(verdict="ok", checks="refuse"), workflows=[])
     assert views.what(ruled) == "a/* says checks=refuse verdict=ok"
     assert views.change(ruled)["policy"]["verdict"] == "ok"
+
+
+def test_what_is_held_and_what_was_removed_is_said():
+    assert views.what(a_change(action="hold", version=a_version(hold="audit"))) == "version 12 is held"
+    assert views.what(a_change(action="hold", version=a_version())) == "version 12 is no longer held"
+    gone = [{"workflow": name, "version": each, "digest": DIGEST} for name in (NAME, "a/b") for each in (3, 1, 2, 7)]
+    purged = a_change(action="purge", removed=gone)
+    assert views.what(purged) == f"content of a/b 1-3, 7; {NAME} 1-3, 7 removed"
+    assert views.what(purged, NAME) == "content of 1-3, 7 removed"
+    assert views.change(purged)["removed"][0] == gone[0]
+    assert "removed" not in views.change(a_change())
+    assert views.removed_words(None) == ""
+    assert views.removed_words(REMOVED) == "removed 2026-02-02 by retention"
+    assert views.version(a_version())["removed"] is None
+
+
+def test_numbers_that_follow_one_another_are_one_range():
+    assert views.ranges([]) == ""
+    assert views.ranges([5, 1, 2, 3, 9, 10]) == "1-3, 5, 9-10"
 
 
 def a_dependent(name: str, **changes: object) -> Dependent:
@@ -248,6 +272,8 @@ TABLES = {
     "policy": lambda: tables.policy(
         PolicyInForce(effective=Policy(immutable_labels="release-*," * 20), scopes={NAME: Policy(verdict="ok")})
     ),
+    "versions without content": lambda: tables.versions([a_version(removed=msgspec.to_builtins(REMOVED))]),
+    "version without content": lambda: tables.version(a_version(hold="audit", removed=msgspec.to_builtins(REMOVED))),
     "told": lambda: tables.version(TOLD),
     "workflows": lambda: tables.workflows(
         [

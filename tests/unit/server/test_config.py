@@ -65,6 +65,8 @@ def test_a_founding_cluster_names_every_member() -> None:
         ({"tls_cert": __file__, "tls_key": __file__, "tls_ca": "/nowhere/ca.pem"}, "no file at /nowhere/ca.pem"),
         ({"content_limit": 0}, "--content-limit"),
         ({"content_limit": limits.CONTENT_BYTES_CEILING + 1}, "--content-limit"),
+        ({"large_content_limit": 0}, "--large-content-limit"),
+        ({"large_content_limit": limits.LARGE_CONTENT_BYTES_CEILING + 1}, "--large-content-limit"),
         ({"datacenter": "a b"}, "--datacenter"),
         ({"cluster": CLUSTER, "join": "127.0.0.1:7411"}, "give one of them"),
         ({"cluster": CLUSTER, "observer": True}, "--observer goes with --join"),

@@ -75,8 +75,19 @@ def test_rows_cross_the_wire_whole() -> None:
         secrets={"environment.TOKEN": "k1:ab"},
         summary="1 node added",
         change="minor",
+        snapshot="manual",
+        hold="audit",
+        removed=model.Removed(cause="purge", revision=9, time_ms=10, principal="ann", reason="a key"),
     )
-    policy = model.Policy(unchanged="warn", checks="refuse", literals="warn", verdict="ok", immutable_labels="x-*")
+    policy = model.Policy(
+        unchanged="warn",
+        checks="refuse",
+        literals="warn",
+        verdict="ok",
+        immutable_labels="x-*",
+        keep_last="3",
+        keep_days="all",
+    )
     change = model.Change(
         revision=7,
         time_ms=8,
@@ -93,6 +104,7 @@ def test_rows_cross_the_wire_whole() -> None:
         scope="a/*",
         policy=policy,
         forced=True,
+        removed=(model.RemovedVersion(workflow="a/b", version=3, digest="sha256:1"),),
     )
     for row in (version, policy, change):
         left_out = [name for name in row.__struct_fields__ if not getattr(row, name)]

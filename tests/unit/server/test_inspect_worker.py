@@ -8,6 +8,7 @@ import pytest
 
 from registry import formats
 from registry.core.errors import Reason
+from registry.formats.model import Verdict
 from registry.server import inspect_worker as worker
 from registry.server.inspect_worker import (
     Compared,
@@ -66,6 +67,24 @@ def test_the_same_secret_has_the_same_fingerprint_and_another_one_another() -> N
     other = prepared(PrepareJob(with_secret("b2"), key=KEY)).secrets["environment.TOKEN"]
     assert len(prints) == 1
     assert other not in prints
+
+
+def test_a_secret_that_changed_is_said_and_judged_wherever_versions_are_compared() -> None:
+    first, second = (prepared(PrepareJob(with_secret(each), key=KEY)) for each in (SECRET, f"{SECRET}x"))
+    assert first.content == second.content
+    said = "secret value environment.TOKEN changed; otherwise identical"
+    kept, prints = first.content, (first.secrets, second.secrets)
+    compared = answer(CompareJob(kept, kept, "dify", "dify", *prints), Contents())
+    assert isinstance(compared, Compared)
+    assert compared.summary == said
+    judged = answer(JudgeJob(kept, "dify", kept, "dify", *prints), Contents())
+    assert isinstance(judged, Judged)
+    assert (judged.verdict.level, judged.verdict.change) == ("warn", "medium")
+    again = PrepareJob(with_secret(SECRET), key=KEY, parent=kept, kind_parent="dify", secrets_parent=second.secrets)
+    found = prepared(again)
+    assert (found.summary, found.verdict) == (said, judged.verdict)
+    same = prepared(PrepareJob(with_secret(SECRET), "", KEY, kept, "dify", first.secrets))
+    assert (same.summary, same.verdict) == ("identical", Verdict())
 
 
 def test_what_changes_against_the_parent_is_said_at_once() -> None:

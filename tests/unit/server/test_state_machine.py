@@ -10,7 +10,8 @@ from registry.core.limits import FEATURE_LEVEL
 from registry.core.model import Registry
 from registry.server.feed import Feed
 from registry.server.state_machine import RegistryStateMachine
-from registry.store import queries, tables
+from registry.store import content, queries, tables
+from tests.unit.server.lone_cluster import Member
 
 FOUND = commands.encode(commands.Found(request_id=request_ids.make(1, bytes(10)), time_ms=1, cluster_id="c1"))
 BEGIN_EPOCH = commands.encode(
@@ -74,3 +75,63 @@ def test_commands_are_decided_at_the_level_of_their_place_in_the_log(level: int,
     )  # fmt: skip
     outcome = outcomes.decode(machine.apply(environment.transaction(), commands.encode(command), level))
     assert type(outcome) is decided
+
+
+async def test_a_purge_makes_the_log_forget_once_and_is_told_when_it_is_committed() -> None:
+    member, told = Member(), []
+    await member.index()
+    await member.publish("a/b", b"one")
+    environment = member.cluster.environment
+    machine = RegistryStateMachine(Feed(Registry()), environment, lambda *removed: told.append(removed))
+    purge = commands.Purge(
+        **member.stamp(),
+        principal="ada",
+        workflow="a/b",
+        version=1,
+        digest=content.digest(b"one"),
+        reason="because",
+    )
+    assert not machine.forget_log()
+    machine.apply(environment.transaction(), commands.encode(purge), FEATURE_LEVEL)
+    assert [machine.forget_log(), machine.forget_log()] == [True, False]
+    assert told == []
+    environment.commit()
+    machine.committed()
+    assert told == [("purge", 1)]
+    machine.apply(environment.transaction(), FOUND, FEATURE_LEVEL)
+    assert not machine.forget_log()
+
+
+async def test_a_publish_that_lost_against_a_purge_leaves_the_log_too() -> None:
+    """It was proposed before: its entry brings the bytes back."""
+    member, told = Member(), []
+    await member.index()
+    await member.publish("a/b", b"one")
+    environment = member.cluster.environment
+    machine = RegistryStateMachine(Feed(Registry()), environment, lambda *removed: told.append(removed))
+    digest = content.digest(b"one")
+    purge = commands.Purge(**member.stamp(), principal="", workflow="a/b", version=1, digest=digest, reason="because")
+    again = commands.Publish(
+        **member.stamp(),
+        principal="",
+        workflow="a/c",
+        kind="text",
+        digest=digest,
+        value_digest=digest,
+        semantic_digest=digest,
+        content=content.encode(b"one"),
+    )
+    machine.apply(environment.transaction(), commands.encode(purge), FEATURE_LEVEL)
+    machine.forget_log()
+    machine.apply(environment.transaction(), commands.encode(again), FEATURE_LEVEL)
+    assert [machine.forget_log(), machine.forget_log()] == [True, False]
+    environment.commit()
+    machine.committed()
+    assert told == [("purge", 1), ("refused", 0)]
+
+
+async def test_a_fetched_state_may_know_of_purges() -> None:
+    told: list[tuple[str, int]] = []
+    machine = RegistryStateMachine(Feed(Registry()), founded(), lambda *removed: told.append(removed))
+    machine.installed()
+    assert told == [("purge", 0)]

@@ -4,10 +4,13 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from cluster.kv.api import Damaged
 from registry.core import errors, outcomes
 from registry.core.errors import Reason
 from registry.server import rpc, status
 from registry.server.limits import CALL_MAX_S, CALL_S, ERROR_BYTES
+from registry.server.metrics import Metrics
+from registry.server.repair import Repairs
 
 
 def info(of: errors.RegistryError) -> error_details_pb2.ErrorInfo:
@@ -58,9 +61,21 @@ def test_a_rejected_outcome_becomes_the_exception_of_its_class() -> None:
 
 
 def test_a_defect_leaves_as_a_number_without_its_text() -> None:
-    sent = rpc.failed("Switch", ZeroDivisionError("secret detail"))
+    sent = rpc.Rpc(Metrics()).failed("Switch", ZeroDivisionError("secret detail"))
     assert status.code_of(sent) is grpc.StatusCode.INTERNAL
     assert b"secret" not in sent.SerializeToString()
+
+
+def test_damage_is_told_to_the_caller_and_to_who_repairs_it() -> None:
+    repairs = Repairs()
+    sent = rpc.Rpc(Metrics(), repairs).failed(
+        "GetVersion", Damaged("versions", b"a/b\0", "its checksum is another one")
+    )
+    assert status.code_of(sent) is grpc.StatusCode.UNAVAILABLE
+    info = error_details_pb2.ErrorInfo()
+    assert sent.details[0].Unpack(info)
+    assert info.reason == Reason.DATA_DAMAGED
+    assert "checksum" in repairs.needed
 
 
 def test_calls_answer_before_their_deadline() -> None:

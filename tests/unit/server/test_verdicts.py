@@ -34,7 +34,7 @@ class OneMember:
         self.before: Hook = lambda: None
 
     def status(self) -> Any:
-        return SimpleNamespace(level=self._machine.level)
+        return SimpleNamespace(level=self._machine.level, has_room=True)
 
     def leader_address(self) -> str:
         return ""

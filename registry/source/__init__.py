@@ -1,0 +1,1 @@
+"""Snapshots by rule: files of this machine, watched, and published when they have changed."""
