@@ -43,7 +43,8 @@ sim-wide: $(READY)  ## an hour of three voters far apart
 	$(BIN)/python -m tests.simulation.wide_area
 
 faults: $(READY)  ## kill -9, pauses, partitions, power loss, full disks; REGISTRY_FAULTS_S=seconds of random faults
-	REGISTRY_FAULTS=full $(BIN)/python -m pytest tests/faults
+	REGISTRY_FAULTS=full $(BIN)/python -m pytest tests/faults tests/integration/test_repair.py \
+		tests/integration/test_content_lives.py
 
 bench: $(READY)
 	$(BIN)/python -m bench

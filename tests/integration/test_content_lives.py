@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
 import re
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from tests.corpus import CORPUS, histories, manifest, needs_corpus
 from tests.integration.server_kit import Peer, answer, get, start_member, until
 from tests.integration.test_disaster import REGCTL, back_up, done, restored, running, successor
 
+MOST_BYTES = LARGE_CONTENT_BYTES if os.environ.get("REGISTRY_FAULTS") == "full" else 12 * MIB
 pytestmark = [pytest.mark.corpus, needs_corpus, pytest.mark.timeout(300)]
 
 AT_ONCE = 8
@@ -85,10 +87,10 @@ def made(rng: random.Random) -> dict[str, list[bytes]]:
 
 def large(rng: random.Random) -> dict[str, list[bytes]]:
     """In chunks: the largest, half of it random; and what goes, what stays and an edit of that."""
-    most = rng.randbytes(LARGE_CONTENT_BYTES // 2)
+    most = rng.randbytes(MOST_BYTES // 2)
     stays = rng.randbytes(4 * MIB) + text(rng, 5 * MIB + 1)
     return {
-        "large/most": [most + text(rng, LARGE_CONTENT_BYTES - len(most))],
+        "large/most": [most + text(rng, MOST_BYTES - len(most))],
         "large/thinned": [rng.randbytes(CONTENT_BYTES_CEILING + 1), stays, edited(stays)],
     }
 
