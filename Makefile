@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format proto sim sim-table sim-wide faults bench clean
+.PHONY: demo test check format proto sim sim-agent sim-table sim-wide faults bench bench-check clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,7 +16,7 @@ demo: $(READY)  ## the main job: three members, six agents, a bad version, a dea
 	@$(BIN)/python -m examples.demo
 
 test: $(READY)  ## everything but the long forms of make sim, make faults and make bench
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(READY)  ## format, lint, types, import rules, generated-code drift
 	$(BIN)/ruff format --check .
@@ -36,6 +36,10 @@ sim: $(READY)  ## fresh seeds: SEEDS=N VOTERS=N JOBS=N; SEED=N VOTERS=N replays 
 	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(VOTERS),--voters $(VOTERS)) $(if $(JOBS),--jobs $(JOBS))
 
+sim-agent: $(READY)  ## fresh seeds of the edge agent: SEEDS=N JOBS=N; SEED=N replays one with its whole trace
+	$(BIN)/python -m tests.simulation.agent.run $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(JOBS),--jobs $(JOBS))
+
 sim-table: $(READY)  ## PySyncObj as shipped and under the guards, in the same network: SEEDS=N JOBS=N
 	$(BIN)/python -m tests.simulation.table $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS))
 
@@ -44,10 +48,13 @@ sim-wide: $(READY)  ## an hour of three voters far apart
 
 faults: $(READY)  ## kill -9, pauses, partitions, power loss, full disks; REGISTRY_FAULTS_S=seconds of random faults
 	REGISTRY_FAULTS=full $(BIN)/python -m pytest tests/faults tests/integration/test_repair.py \
-		tests/integration/test_content_lives.py
+		tests/integration/test_content_lives.py tests/integration/test_dify_corpus.py
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+bench-check: $(READY)  ## two minutes: a few ratios beside the newest in bench/results.jsonl
+	$(BIN)/python -m bench --check
 
 clean:
 	rm -rf $(VENV)

@@ -113,23 +113,12 @@ class ClusterStatus:
     headroom_bytes: int = 0  # what can still be written here
 
 
-class Cluster(Protocol):
-    """One running member, on the running asyncio loop."""
-
-    async def start(self) -> None: ...
-
-    async def stop(self, *, handover_s: float) -> None:
-        """Hand leadership over if held (at most handover_s), then close."""
-        ...
+class Access(Protocol):
+    """What serving calls needs of a member, in its process or beside it."""
 
     async def propose(self, command: bytes, *, timeout_s: float) -> bytes:
         """Commit on a majority, apply here or on the leader, return the result of apply. Any member will do.
         Raises NotAttempted, OutcomeUnknown, CommandTooLarge."""
-        ...
-
-    async def change(self, change: Change, *, timeout_s: float) -> Changed:
-        """One step of membership, or a transfer of leadership; returns once it is committed (transferred) or refused.
-        Any member will do. Raises NotAttempted, OutcomeUnknown: ask again, a step that is done is not done twice."""
         ...
 
     async def barrier(self, *, timeout_s: float) -> None:
@@ -141,7 +130,27 @@ class Cluster(Protocol):
         """The leader's API address; empty: not known. Cheap: every reply carries it."""
         ...
 
+    @property
+    def has_room(self) -> bool:
+        """As in ClusterStatus, for far less: every proposal asks."""
+        ...
+
     def status(self) -> ClusterStatus: ...
+
+
+class Cluster(Access, Protocol):
+    """One running member, on the running asyncio loop."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self, *, handover_s: float) -> None:
+        """Hand leadership over if held (at most handover_s), then close."""
+        ...
+
+    async def change(self, change: Change, *, timeout_s: float) -> Changed:
+        """One step of membership, or a transfer of leadership; returns once it is committed (transferred) or refused.
+        Any member will do. Raises NotAttempted, OutcomeUnknown: ask again, a step that is done is not done twice."""
+        ...
 
     async def damaged(self, why: str) -> bool:
         """A row of the state cannot be read, as was found beside the cluster. The member hands leadership over if it

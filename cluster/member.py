@@ -281,6 +281,10 @@ class Member:
         record = self._replica.configuration.get(leader or "")
         return record.api_address if record else ""
 
+    @property
+    def has_room(self) -> bool:
+        return self._replica.has_room()
+
     def status(self) -> ClusterStatus:
         return cluster_status(self._config.record, self._config.level, self._replica, self._peers)
 

@@ -182,7 +182,7 @@ class Demo:
         good = self.versions[2]
         began = time.monotonic()
         pointer = await self.switch(3, "ship it")
-        await self.until_async(lambda: self.all_report(pointer.generation, "error"), "nacks")
+        await self.until_async(lambda: self.all_report(pointer.generation, "nacked"), "nacks")
         took_s = time.monotonic() - began
         self.timeline.say("every probe failed three times; every agent has gone back by itself", took_s, mark=BAD)
         assert _all(self.fleet.running(), good.digest, len(self.fleet.sites)), "an agent does not run @2"

@@ -6,7 +6,7 @@ simulation. One environment holds log and state, so that one synced commit makes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -71,13 +71,30 @@ class Transaction(Reader, Protocol):
     def delete(self, table: str, key: bytes) -> bool: ...
 
 
-class Environment(Protocol):
+class Writer(Transaction, Protocol):
+    """A transaction that takes many rows at once for less."""
+
+    def write(self, table: str, rows: Mapping[bytes, bytes | None]) -> None:
+        """Puts, and where there is no value deletes."""
+        ...
+
+
+class Snapshots(Protocol):
+    """All that a process needs that only reads."""
+
+    def snapshot(self) -> AbstractContextManager[Reader]:
+        """The last committed state. Stays as it is while commits and a replacement go on; a disk keeps what it shows
+        until it ends, so a long one (a minute) costs space."""
+        ...
+
+
+class Environment(Snapshots, Protocol):
     """Used by one thread, but for `sync` and `Compaction.copy`."""
 
     @property
     def tables(self) -> tuple[str, ...]: ...
 
-    def transaction(self) -> Transaction:
+    def transaction(self) -> Writer:
         """The open write transaction, begun if there is none."""
         ...
 
@@ -87,11 +104,6 @@ class Environment(Protocol):
 
     def abort(self) -> None:
         """The open transaction, if any, is lost."""
-        ...
-
-    def snapshot(self) -> AbstractContextManager[Reader]:
-        """The last committed state. Stays as it is while commits and a replacement go on; a disk keeps what it shows
-        until it ends, so a long one (a minute) costs space."""
         ...
 
     def size_bytes(self, table: str) -> int:

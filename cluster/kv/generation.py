@@ -29,36 +29,17 @@ class Options:
     max_readers: int
 
 
-class Generation:
-    def __init__(self, directory: Path, options: Options, *, synced: bool) -> None:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        self.directory = directory
-        self._map_size_bytes = options.map_size_bytes
-        self.lmdb = lmdb.open(
-            str(directory),
-            map_size=options.map_size_bytes,
-            max_dbs=MOST_TABLES,
-            max_readers=options.max_readers,
-            mode=0o600,
-            sync=synced,
-            metasync=True,
-            readahead=False,  # random reads of a file larger than memory
-            writemap=False,  # a stray write must not reach the file
-        )
-        self.lmdb.reader_check()  # slots of processes that were killed
-        with self.lmdb.begin(write=True) as transaction:
-            # Those that this release does not know stay, and take their place.
-            known = dict.fromkeys((*options.tables, *(name.decode() for name in self.lmdb.dbs())))
-            self.tables: Tables = {name: self.lmdb.open_db(name.encode(), transaction) for name in known}
-        self.seeds = {name: crc32(name.encode()) for name in self.tables}
+class Shown:
+    """What has been opened, to be read."""
+
+    def __init__(self, directory: Path, environment: lmdb.Environment, tables: Tables) -> None:
+        self.directory, self.lmdb, self.tables = directory, environment, tables
+        self.seeds = {name: crc32(name.encode()) for name in tables}
         self.snapshots = 0
-        self._delete: Callable[[Path], None] | None = None
+        self._then: Callable[[Path], None] | None = None
 
     def reader(self, transaction: lmdb.Transaction[bytes]) -> LmdbReader:
         return LmdbReader(transaction, self.tables, self.seeds)
-
-    def writer(self, transaction: lmdb.Transaction[bytes]) -> LmdbTransaction:
-        return LmdbTransaction(transaction, self.tables, self.seeds)
 
     @contextmanager
     def snapshot(self) -> Iterator[LmdbReader]:
@@ -70,15 +51,58 @@ class Generation:
             self.snapshots -= 1
             self._end()
 
-    def retire(self, delete: Callable[[Path], None]) -> None:
-        """Close it and delete its directory, once its last snapshot has ended."""
-        self._delete = delete
+    def retire(self, then: Callable[[Path], None]) -> None:
+        """Close it once its last snapshot has ended, and do that with its directory."""
+        self._then = then
         self._end()
 
     def _end(self) -> None:
-        if self._delete is not None and not self.snapshots:
+        if self._then is not None and not self.snapshots:
             self.lmdb.close()
-            self._delete(self.directory)
+            self._then(self.directory)
+
+
+def show(directory: Path, options: Options) -> Shown:
+    """Another process's generation, with the tables it has. Nothing is written but the table of readers, which keeps
+    the pages of a snapshot from being used again. Raises lmdb.Error."""
+    environment = lmdb.open(
+        str(directory),
+        map_size=options.map_size_bytes,
+        max_dbs=MOST_TABLES,
+        max_readers=options.max_readers,
+        readonly=True,
+        create=False,
+        readahead=False,
+    )
+    names = [name.decode() for name in environment.dbs()]
+    tables = {name: environment.open_db(name.encode(), create=False) for name in names}
+    return Shown(directory, environment, tables)
+
+
+class Generation(Shown):
+    def __init__(self, directory: Path, options: Options, *, synced: bool) -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._map_size_bytes = options.map_size_bytes
+        environment = lmdb.open(
+            str(directory),
+            map_size=options.map_size_bytes,
+            max_dbs=MOST_TABLES,
+            max_readers=options.max_readers,
+            mode=0o600,
+            sync=synced,
+            metasync=True,
+            readahead=False,  # random reads of a file larger than memory
+            writemap=False,  # a stray write must not reach the file
+        )
+        environment.reader_check()  # slots of processes that were killed
+        with environment.begin(write=True) as transaction:
+            # Those that this release does not know stay, and take their place.
+            known = dict.fromkeys((*options.tables, *(name.decode() for name in environment.dbs())))
+            tables = {name: environment.open_db(name.encode(), transaction) for name in known}
+        super().__init__(directory, environment, tables)
+
+    def writer(self, transaction: lmdb.Transaction[bytes]) -> LmdbTransaction:
+        return LmdbTransaction(transaction, self.tables, self.seeds)
 
     def size_bytes(self, transaction: lmdb.Transaction[bytes], table: str) -> int:
         stat = transaction.stat(self.tables[table])

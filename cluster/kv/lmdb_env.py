@@ -155,6 +155,15 @@ class LmdbEnvironment(_Opened):
         shutil.rmtree(self._root / old)
         return new
 
+    @property
+    def place(self) -> str:
+        """The name of the generation that counts, for an LmdbView of this environment to follow."""
+        return self._generation.directory.name
+
+    def free_readers(self) -> int:
+        """Take back what processes that were killed held for their snapshots; how many that were."""
+        return int(self._generation.lmdb.reader_check())
+
     def _next(self) -> Path:
         self._newest += 1
         return self._root / name_of(self._newest)

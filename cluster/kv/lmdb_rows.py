@@ -36,11 +36,12 @@ class LmdbReader:
         self.touched: list[tuple[str, bytes]] = []  # what was written, in order
 
     def get(self, table: str, key: bytes) -> bytes | None:
+        database = self._tables[table]
         try:
-            row = self._transaction.get(key, db=self._tables[table])
+            row = self._transaction.get(key, None, database)
             if row is not None:
                 return self._unsealed(table, key, row)
-            with self._transaction.cursor(self._tables[table]) as cursor:
+            with self._transaction.cursor(database) as cursor:
                 self._look_around(table, cursor, key)
         except UNREADABLE as error:
             raise Damaged(table, key, str(error)) from error
@@ -115,8 +116,20 @@ def _seek_below(cursor: lmdb.Cursor[bytes], stop: bytes | None) -> bool:
 class LmdbTransaction(LmdbReader):
     def put(self, table: str, key: bytes, value: bytes) -> None:
         self.touched.append((table, key))
-        self._transaction.put(key, seal(self._seeds[table], key, value), db=self._tables[table])
+        self._transaction.put(key, seal(self._seeds[table], key, value), True, True, False, self._tables[table])
 
     def delete(self, table: str, key: bytes) -> bool:
         self.touched.append((table, key))
         return self._transaction.delete(key, db=self._tables[table])
+
+    def write(self, table: str, rows: Mapping[bytes, bytes | None]) -> None:
+        """In order of key: LMDB goes on where it is, and need not search."""
+        seed, sealed, touch = self._seeds[table], [], self.touched.append
+        for key in sorted(rows):
+            touch((table, key))
+            if (value := rows[key]) is None:
+                self._transaction.delete(key, db=self._tables[table])
+            else:
+                sealed.append((key, seal(seed, key, value)))
+        with self._transaction.cursor(self._tables[table]) as cursor:
+            cursor.putmulti(sealed)

@@ -144,6 +144,13 @@ class MemoryTransaction(MemoryReader):
         self._overlays[table].put(key, before, None)
         return True
 
+    def write(self, table: str, rows: Mapping[bytes, bytes | None]) -> None:
+        for key, value in rows.items():
+            if value is None:
+                self.delete(table, key)
+            else:
+                self.put(table, key, value)
+
     def _unread(self, table: str, key: bytes) -> bytes | None:
         """Damaged or not: who writes does not read."""
         changed = self._overlays[table].rows

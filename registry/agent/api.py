@@ -4,62 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
-
-from msgspec import Struct
+from typing import NamedTuple, Protocol
 
 from registry.core.commands import Ack
+from registry.core.delivery import Holding, Instruction, Poll, PollReply
 
 Progress = Callable[[int, int], None]  # bytes that have arrived, bytes of the whole
 
 
-class Holding(Struct, frozen=True, kw_only=True):
-    """What the agent has for one pointer. `generation`: the newest acted on or being acted on, 0: none."""
+class Polled(NamedTuple):
+    """A reply and the frames that came with it, for each instruction `delta` or `full`: (workflow, pointer) -> frame.
+    Nothing in either is checked yet."""
 
-    workflow: str
-    pointer: str
-    generation: int = 0
-    digest: str = ""
-
-
-class Instruction(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the agent should have for one pointer."""
-
-    workflow: str
-    pointer: str
-    epoch: int
-    generation: int
-    version: int
-    digest: str
-    size_bytes: int
-    base_digest: str = ""
-    reason: str = ""
-    rollback: bool = False
-    min_revision: int = 0
-
-
-class PollReply(Struct, frozen=True, kw_only=True):
-    cluster_id: str
-    epoch: int
-    instructions: tuple[Instruction, ...] = ()
+    reply: PollReply
+    frames: dict[tuple[str, str], bytes]
 
 
 class RegistryApi(Protocol):
     """All three raise registry.core.errors.RegistryError and nothing else; each may be repeated freely."""
 
-    async def poll(
-        self,
-        *,
-        cluster_id: str,
-        epoch: int,
-        agent: str,
-        site: str,
-        labels: dict[str, str],
-        follows: Sequence[Holding],
-        wait_s: float,
-    ) -> PollReply:
-        """Waits until the registry's state of a followed pointer differs from `follows`, at most wait_s.
-        `cluster_id` empty: not known yet."""
+    async def poll(self, poll: Poll, *, timeout_s: float) -> Polled:
+        """Waits until the registry's state of a followed pointer differs from what the agent has, at most wait_ms.
+        timeout_s comes on top of the wait."""
         ...
 
     async def content(
@@ -75,4 +41,4 @@ class RegistryApi(Protocol):
         ...
 
 
-__all__ = ["Ack", "Holding", "Instruction", "PollReply", "Progress", "RegistryApi"]
+__all__ = ["Ack", "Holding", "Instruction", "Poll", "PollReply", "Polled", "Progress", "RegistryApi"]

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Occupied(Exception):
     """Another process holds the lock."""
+
+
+async def off_loop(operation: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What blocks, in the executor of the running event loop: nothing in the agent leaves the loop by another way. When
+    it is cancelled, the operation still goes on to its end."""
+    return await asyncio.to_thread(operation, *arguments, **named)
 
 
 def sync_directory(directory: Path) -> None:

@@ -4,6 +4,8 @@ agent.json                            name, incarnation, cluster id, epoch, foll
 follows/NAMESPACE/NAME/POINTER.json   journal.Record
 objects/sha256-HEX/content            exact bytes, read-only; what PATH links to
 arriving/NAMESPACE/NAME/POINTER       large content on its way; gone on with after a break
+directories/KEY/NUMBER/NAME           links; what the PATH of directory targets links to
+targets/NAMESPACE/NAME/POINTER.KIND.json   what a target other than a path was told last
 outbox/SEQUENCE.json                  acknowledgements on their way
 contact                               its time of change is the last contact
 lock                                  held by the running agent
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -47,15 +50,20 @@ class Home:
     def __init__(self, directory: Path) -> None:
         self.directory = directory.absolute()
         self.objects = self.directory / "objects"
+        self.directories = self.directory / "directories"
+        self.directories_lock = threading.Lock()  # follows share a directory and leave the event loop for it
+        self._content_lock = threading.Lock()  # and content: two that write the same bytes would use one scratch file
         self._outbox = self.directory / "outbox"
         self._contact = self.directory / "contact"
         self._agent: AgentFile | None = None
+        self._durable: set[Path] = set()  # paths whose entry this run has synced
 
     def lock(self) -> int:
         """Creates the directory and makes it this process's own. Raises HomeError."""
         try:
-            for directory in (self.directory, self.objects, self._outbox, self.directory / "follows"):
-                files.make_directory(directory)
+            files.make_directory(self.directory)
+            for directory in (self.objects, self._outbox, self.directory / "follows"):
+                self.make_directory(directory)
             return files.lock(self.directory / "lock")
         except files.Occupied:
             raise HomeError(
@@ -63,6 +71,16 @@ class Home:
             ) from None
         except OSError as problem:
             raise HomeError(f"the state directory {self.directory} cannot be used: {problem.strerror}") from None
+
+    def make_directory(self, directory: Path) -> None:
+        """Below the state directory, with its parents. One that is there may not be durable yet: an earlier attempt to
+        make it may have ended before that."""
+        if directory == self.directory or (directory in self._durable and directory.is_dir()):
+            return
+        self.make_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
+        files.sync_directory(directory.parent)
+        self._durable.add(directory)
 
     # agent.json
 
@@ -99,7 +117,7 @@ class Home:
 
     def save_record(self, record: Record) -> None:
         path = self._record_path(record.workflow, record.pointer)
-        files.make_directory(path.parent)
+        self.make_directory(path.parent)
         files.write(path, msgspec.json.encode(record))
 
     # Content
@@ -108,8 +126,18 @@ class Home:
         return self.objects / digest.replace(":", "-", 1) / "content"
 
     def has_content(self, digest: str) -> bool:
-        """Whether exactly these bytes are here: they are read and compared."""
-        return files.digest(self.content_path(digest)) == digest
+        """Whether exactly these bytes are here, durably: they are read and compared. What is unreadable is not here."""
+        path = self.content_path(digest)
+        try:
+            if files.digest(path) != digest:
+                return False
+            if path not in self._durable:  # what renamed it may have ended before it synced
+                self.make_directory(path.parent)
+                files.sync_directory(path.parent)
+                self._durable.add(path)
+        except OSError:
+            return False
+        return True
 
     def base(self, installed: Installed | None) -> bytes:
         """The bytes of something installed, to fetch another version as what differs from it; none where they cannot be
@@ -123,13 +151,15 @@ class Home:
 
     def put_content(self, digest: str, data: bytes) -> None:
         path = self.content_path(digest)
-        files.make_directory(path.parent)
-        files.write(path, data, mode=0o444)
+        self.make_directory(path.parent)
+        with self._content_lock:
+            files.write(path, data, mode=0o444)
+        self._durable.add(path)
 
     def arriving(self, workflow: str, pointer: str) -> Path:
         """Where large content of a follow is written while it arrives. It may hold some from before."""
         path = self.directory / "arriving" / workflow / pointer
-        files.make_directory(path.parent)
+        self.make_directory(path.parent)
         return path
 
     def drop_arriving_except(self, follows: Iterable[tuple[str, str]]) -> None:
@@ -140,13 +170,17 @@ class Home:
 
     def keep_arrived(self, digest: str, arrived: Path) -> None:
         path = self.content_path(digest)
-        files.make_directory(path.parent)
+        self.make_directory(path.parent)
         files.move(arrived, path, mode=0o444)
+        self._durable.add(path)
 
-    def drop_content_except(self, digests: Iterable[str]) -> None:
+    def drop_content_except(self, digests: Iterable[str], paths: Iterable[Path] = ()) -> None:
+        """What `paths` lead to stays as well: a record may have been lost."""
         kept = {self.content_path(digest).parent.name for digest in digests}
+        kept |= {Path(os.path.realpath(path)).parent.name for path in paths}
         for entry in os.listdir(self.objects):
             if entry not in kept:
+                self._durable -= {self.objects / entry, self.objects / entry / "content"}
                 shutil.rmtree(self.objects / entry, ignore_errors=True)
 
     # PATH
@@ -170,6 +204,21 @@ class Home:
             return
         files.make_directory(path.parent)
         files.link(path, self.content_path(digest))
+
+    # Targets that cannot be looked at
+
+    def _target_path(self, workflow: str, pointer: str, kind: str) -> Path:
+        return self.directory / "targets" / workflow / f"{pointer}.{kind}.json"
+
+    def load_target(self, workflow: str, pointer: str, kind: str, shape: type[T]) -> T | None:
+        path = self._target_path(workflow, pointer, kind)
+        data = files.read(path)
+        return None if data is None else self._decode(data, shape, str(path.relative_to(self.directory)))
+
+    def save_target(self, workflow: str, pointer: str, kind: str, value: object) -> None:
+        path = self._target_path(workflow, pointer, kind)
+        self.make_directory(path.parent)
+        files.write(path, msgspec.json.encode(value))
 
     # Outbox
 

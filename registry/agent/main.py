@@ -9,26 +9,32 @@ import signal
 import sys
 import time
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import structlog
+from click.core import ParameterSource
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from registry.agent import limits
-from registry.agent.adapter import ClientApi
 from registry.agent.agent import Agent
-from registry.agent.config import AgentConfig, ConfigError, parse_follow, parse_label
+from registry.agent.config import AgentConfig, ConfigError, parse_fact, parse_follow, parse_label
 from registry.agent.home import Home, HomeError
-from registry.agent.probe import ProbeSpec
-from registry.agent.status import status
-from registry.client import Client, TlsConfig
+from registry.agent.http_adapter import connected
+from registry.agent.status import callbacks, status
+from registry.agent.tables import follow_from, hooks_from
+from registry.agent.targets import http as http_target
+from registry.agent.transitions import State
+from registry.client import TlsConfig
 from registry.core.errors import RegistryError
 
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
+FOLLOW_TABLES = f"{__name__}.follow_tables"
 
 
 class DefaultRun(click.Group):
@@ -64,6 +70,10 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
         values = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
         raise click.UsageError(f"{path} cannot be read: {problem}") from None
+    follows = values.get("follow", [])
+    if isinstance(follows, list):  # tables are no flags
+        context.meta[FOLLOW_TABLES] = [follow for follow in follows if isinstance(follow, dict)]
+        values["follow"] = [follow for follow in follows if not isinstance(follow, dict)]
     known = {parameter.name for parameter in context.command.params} - {"config"}
     if unknown := set(values) - known:
         allowed = ", ".join(sorted(name for name in known if name))
@@ -78,12 +88,17 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     is_eager=True,
     expose_value=False,
     callback=_read_config,
-    help="TOML file with the names of these flags (state_dir = ..., follow = [...]).",
+    help="TOML file with the names of these flags (state_dir = ..., follow = [...]), and [[follow]] tables.",
 )
 @click.option("--name", required=True, help="Of this agent, unique in the registry.")
 @click.option("--site", default="", help="Where it stands.")
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="Repeatable.")
-@click.option("--endpoints", default="127.0.0.1:7400", show_default=True, help="HOST:PORT of members, comma separated.")
+@click.option(
+    "--endpoints",
+    default="127.0.0.1:7400",
+    show_default=True,
+    help="Of members, comma separated: HOST:PORT (gRPC), or http://HOST:PORT or https://HOST:PORT (their HTTP port).",
+)
 @click.option("--state-dir", required=True, type=click.Path(path_type=Path), help="This agent's own directory.")
 @click.option(
     "--follow",
@@ -91,9 +106,21 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     metavar="NAMESPACE/NAME[:POINTER]=PATH",
     help="Repeatable. PATH becomes a link to the exact published bytes.",
 )
+@click.option("--namespace", multiple=True, metavar="NAME", help="Repeatable. Nothing of others is installed.")
+@click.option("--fact", multiple=True, metavar="NAME[=VALUE]", help="Repeatable. What needs of versions are met by.")
+@click.option("--pre-check", default="", metavar="CMD", help="Runs before anything is changed; a failure refuses.")
+@click.option("--pre-check-timeout", default=limits.PRE_CHECK_TIMEOUT_S, show_default=True, metavar="SECONDS")
 @click.option("--reload", default="", metavar="CMD", help="Runs after PATH was swapped; a failure reverts.")
 @click.option("--reload-timeout", default=limits.RELOAD_TIMEOUT_S, show_default=True, metavar="SECONDS")
-@click.option("--probe", default="", metavar="CMD|URL", help="Decides: confirm, or revert after failures in a row.")
+@click.option("--post", default="", metavar="CMD", help="Runs after a version was confirmed.")
+@click.option("--post-timeout", default=limits.POST_TIMEOUT_S, show_default=True, metavar="SECONDS")
+@click.option(
+    "--probe",
+    default="",
+    metavar="CMD|URL",
+    help="Decides: confirm, or revert after failures in a row. URL: http(s)://, grpc://HOST:PORT/SERVICE, tcp://.",
+)
+@click.option("--probe-contains", default="", metavar="TEXT", help="That an HTTP reply must hold.")
 @click.option("--probe-interval", default=limits.PROBE_INTERVAL_S, show_default=True, metavar="SECONDS")
 @click.option("--probe-start-delay", default=limits.PROBE_START_DELAY_S, show_default=True, metavar="SECONDS")
 @click.option("--probe-timeout", default=limits.PROBE_TIMEOUT_S, show_default=True, metavar="SECONDS")
@@ -103,6 +130,8 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @click.option(
     "--probe-successes", default=limits.PROBE_SUCCESSES, show_default=True, metavar="N", help="In a row: confirm."
 )
+@click.option("--smoke", multiple=True, metavar="CMD|URL", help="Repeatable. Each must pass once after the probe.")
+@click.option("--smoke-timeout", default=limits.SMOKE_TIMEOUT_S, show_default=True, metavar="SECONDS", help="For each.")
 @click.option("--tls-ca", metavar="FILE", help="PEM; checks the members.")
 @click.option("--tls-cert", metavar="FILE", help="PEM; shown to the members.")
 @click.option("--tls-key", metavar="FILE", help="PEM, of --tls-cert.")
@@ -113,67 +142,87 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 def run(**flags: Any) -> None:  # fmt: skip
     """Follows pointers until SIGTERM. Flags go before REGISTRY_AGENT_* in the environment, that before --config.
 
-    Commands find REGISTRY_WORKFLOW, REGISTRY_POINTER, REGISTRY_VERSION, REGISTRY_GENERATION, REGISTRY_PATH and
-    REGISTRY_DIGEST in their environment.
+    Commands find REGISTRY_WORKFLOW, REGISTRY_POINTER, REGISTRY_VERSION, REGISTRY_GENERATION, REGISTRY_PATH,
+    REGISTRY_CONTENT and REGISTRY_DIGEST in their environment.
     """
     _log_to_stderr(flags["log_format"], flags["log_level"])
     try:
-        config = _agent_config(flags)
+        config = _agent_config(flags, _follow_tables())
         asyncio.run(_run(config, flags))
     except (ConfigError, HomeError, RegistryError, ValueError) as problem:
         click.echo(f"error: {problem}", err=True)
         sys.exit(EXIT_USAGE)
 
 
-def _agent_config(flags: dict[str, Any]) -> AgentConfig:
-    probe = ProbeSpec(
-        target=flags["probe"],
-        interval_s=flags["probe_interval"],
-        start_delay_s=flags["probe_start_delay"],
-        timeout_s=flags["probe_timeout"],
-        failures=flags["probe_failures"],
-        successes=flags["probe_successes"],
-    )
+def _agent_config(flags: dict[str, Any], tables: list[dict[str, Any]]) -> AgentConfig:
+    hooks = hooks_from(flags)
     return AgentConfig(
         name=flags["name"],
         site=flags["site"],
         labels=dict(parse_label(label) for label in flags["label"]),
+        facts=dict(parse_fact(fact) for fact in flags["fact"]),
+        namespaces=flags["namespace"],
         state_dir=flags["state_dir"],
-        follows=tuple(parse_follow(follow) for follow in flags["follow"]),
-        reload=flags["reload"],
-        reload_timeout_s=flags["reload_timeout"],
-        probe=probe if probe.target else None,
+        follows=(
+            *(parse_follow(follow) for follow in flags["follow"]),
+            *(follow_from(table, flags) for table in tables),
+        ),
+        reload=hooks.reload,
+        reload_timeout_s=hooks.reload_timeout_s,
+        probe=hooks.probe,
+        pre_check=hooks.pre_check,
+        pre_check_timeout_s=hooks.pre_check_timeout_s,
+        post=hooks.post,
+        post_timeout_s=hooks.post_timeout_s,
     )
+
+
+def _follow_tables() -> list[dict[str, Any]]:
+    """Of the configuration file; follows of flags or of the environment go before all of it."""
+    context = click.get_current_context()
+    if context.get_parameter_source("follow") in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+        return []
+    found: list[dict[str, Any]] = context.meta.get(FOLLOW_TABLES, [])
+    return found
 
 
 async def _run(config: AgentConfig, flags: dict[str, Any]) -> None:
     tls = None
     if flags["tls_ca"] or flags["tls_cert"] or flags["tls_key"]:
         tls = TlsConfig(ca=flags["tls_ca"], cert=flags["tls_cert"], key=flags["tls_key"])
-    async with Client(flags["endpoints"], principal=config.name, tls=tls) as client:
-        agent = Agent(config, ClientApi(client))
+    async with connected(flags["endpoints"], name=config.name, tls=tls) as api:
+        agent = Agent(config, api)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.stop)
         await agent.run()
 
 
-@main.command("status")
-@click.option(
+STATE_DIR = click.option(
     "--state-dir",
     required=True,
     type=click.Path(path_type=Path),
     envvar="REGISTRY_AGENT_STATE_DIR",
     help="Of the agent.",
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def status_command(state_dir: Path, output: str) -> None:  # fmt: skip
-    """What the agent runs, from its state directory: works without network and without the agent."""
+OUTPUT = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+
+
+def _home(state_dir: Path) -> Home:
+    """Raises HomeError."""
     home = Home(state_dir)
+    if home.open_agent() is None:
+        raise HomeError(f"no agent has run with the state directory {home.directory}; check --state-dir")
+    return home
+
+
+@main.command("status")
+@STATE_DIR
+@OUTPUT
+def status_command(state_dir: Path, output: str) -> None:
+    """What the agent runs, from its state directory: works without network and without the agent."""
     try:
-        if home.open_agent() is None:
-            raise HomeError(f"no agent has run with the state directory {home.directory}; check --state-dir")
-        found = status(home, time.time())
+        found = status(_home(state_dir), time.time())
     except (HomeError, OSError) as problem:
         click.echo(f"error: {problem}", err=True)
         sys.exit(EXIT_USAGE)
@@ -183,13 +232,55 @@ def status_command(state_dir: Path, output: str) -> None:  # fmt: skip
         _print_table(found)
 
 
+@main.command("callbacks")
+@STATE_DIR
+@OUTPUT
+@click.option("--retry", metavar="ID", help="Has a dead one tried again, as NAMESPACE/NAME:POINTER/NUMBER.")
+def callbacks_command(state_dir: Path, output: str, retry: str | None) -> None:
+    """What became of each delivery to http targets, newest last."""
+    try:
+        home = _home(state_dir)
+        if retry:
+            http_target.retry(home, *_callback_id(retry))
+        found = callbacks(home)
+    except (HomeError, OSError) as problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(EXIT_USAGE)
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+    else:
+        Console().print(_callback_table(found))
+
+
+def _callback_id(text: str) -> tuple[str, str, int]:
+    follow, _, number = text.rpartition("/")
+    workflow, _, pointer = follow.partition(":")
+    if not workflow or not pointer or not number.isdecimal():
+        raise HomeError(
+            f"--retry {text!r}: write NAMESPACE/NAME:POINTER/NUMBER, as `registry-agent callbacks` shows it"
+        )
+    return workflow, pointer, int(number)
+
+
+def _callback_table(found: list[dict[str, Any]]) -> Table:
+    id_whole = Column("id", no_wrap=True)  # to be copied
+    table = Table(id_whole, "status", "action", "version", "generation", "attempts", "last tried", "answer", box=None)
+    for row in found:
+        tried = f"{datetime.fromtimestamp(row['tried_ms'] / 1000, UTC):%Y-%m-%d %H:%M:%SZ}" if row["tried_ms"] else "-"
+        table.add_row(
+            *(row["id"], row["status"], row["action"], str(row["version"] or "-"), str(row["generation"] or "-")),
+            *(str(row["attempts"]), tried, Text(row["answer"] or "-")),
+        )
+    return table
+
+
 def _print_table(found: dict[str, Any]) -> None:
     table = Table("follow", "state", "version", "generation", "digest", "last good", "contact", box=None)
     for follow in found["follows"]:
         good, contact = follow["last_good"], follow["last_contact_s"]
         table.add_row(
             f"{follow['workflow']}:{follow['pointer']}",
-            follow["state"],
+            _state(follow),
             str(follow["version"] or "-"),
             str(follow["generation"] or "-"),
             follow["digest"][:19] or "-",
@@ -200,10 +291,18 @@ def _print_table(found: dict[str, Any]) -> None:
     cluster = found["cluster_id"] or "not known yet"
     console.print(f"agent {found['agent']}, cluster {cluster}, epoch {found['epoch']}", highlight=False)
     console.print(table)
+    if found["callbacks"]:
+        console.print(_callback_table(found["callbacks"]))
     for follow in found["follows"]:
         if follow["last_error"]:
             name = f"{follow['workflow']}:{follow['pointer']}"
             console.print(f"{name}: {follow['last_error']}", markup=False, highlight=False)
+
+
+def _state(follow: dict[str, Any]) -> str:
+    age = "" if follow["age_s"] is None else f" for {follow['age_s']} s"
+    step = "" if follow["step"] == State.IDLE else f", {follow['step']} of version {follow['next']['version']}"
+    return f"{follow['state']}{age}{step}"
 
 
 def _log_to_stderr(form: str, level: str) -> None:
@@ -218,7 +317,7 @@ def _log_to_stderr(form: str, level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
 
 

@@ -1,8 +1,8 @@
-"""Brings PATH back to what the record says runs, when the agent starts and without the network."""
+"""Brings the target back to what the record says runs, when the agent starts and without the registry."""
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -10,60 +10,80 @@ from msgspec import structs
 
 from registry.agent.api import Instruction
 from registry.agent.config import FollowSpec
+from registry.agent.files import off_loop
 from registry.agent.home import Home
-from registry.agent.journal import Failure, Installed, Record
+from registry.agent.journal import Failure, Installed, Record, as_instruction
+from registry.agent.targets.base import Applied, Candidate, Target
+from registry.agent.targets.directory import LinkSet
 from registry.agent.transitions import Code, State
 
 log = structlog.get_logger(__name__)
 
 
 async def mend(
-    record: Record, spec: FollowSpec, home: Home, paths: frozenset[Path]
+    record: Record, spec: FollowSpec, target: Target, home: Home, places: frozenset[str]
 ) -> tuple[Record, Instruction | None]:
     """The record to start with, and what must be fetched again because its bytes are damaged or gone.
-    `paths`: all that the agent has now."""
-    moved_from = Path(record.path)
-    record = structs.replace(record, path=str(spec.path))
+    `places`: of all targets that the agent has now."""
+    left = record.path
+    record = structs.replace(record, path=spec.target.place)
     running = record.running
-    if running is None or record.state in (State.INSTALL, State.REVERT):  # these swap PATH themselves
+    if running is None or record.state in (State.INSTALL, State.REVERT):  # these make the target show something
         return record, None
-    if not home.is_ours(spec.path):
-        return _noted(record, running, Code.PATH_OCCUPIED, occupied(spec)), None
-    if not await asyncio.to_thread(home.has_content, running.digest):
+    settled_badly = record.state is State.IDLE and record.shown  # the step back from it failed, and is tried again
+    if not settled_badly and not await off_loop(home.has_content, running.digest):
         noted = _noted(
-            record, running, Code.DIGEST_MISMATCH, "the content on disk is damaged or gone; fetching it again"
+            record, running, Applied(Code.DIGEST_MISMATCH, "the content on disk is damaged or gone; fetching it again")
         )
-        return noted, _again(record, running) if record.state is State.IDLE and not record.shown else None
-    if not home.shows(spec.path, running.digest):
-        try:
-            home.show(spec.path, running.digest)
-        except OSError as problem:
-            return _noted(record, running, Code.INSTALL_FAILED, str(problem)), None
-    if moved_from not in paths and moved_from.is_symlink() and home.is_ours(moved_from):
-        moved_from.unlink(missing_ok=True)
+        return noted, as_instruction(record, running)
+    if not settled_badly and not await target.shows(running.digest):
+        failed = await _show(target, spec, running, home)
+        if failed.code is not None:
+            return _noted(record, running, failed), None
+    if left != record.path and left not in places:
+        await off_loop(_leave, Path(left), home)
     return record, None
 
 
-def occupied(spec: FollowSpec) -> str:
-    return (
-        f"{spec.path} exists and is not this agent's link, so it is left as it is; "
-        f"move it away (mv {spec.path} {spec.path}.before) or choose another path for {spec.name}"
-    )
-
-
-def _noted(record: Record, running: Installed, code: Code, detail: str) -> Record:
-    log.error("what runs needs attention", workflow=record.workflow, code=str(code), detail=detail)
-    failure = Failure(generation=running.generation, version=running.version, code=code, detail=detail)
-    return structs.replace(record, failure=failure)
-
-
-def _again(record: Record, running: Installed) -> Instruction:
-    return Instruction(
-        workflow=record.workflow,
-        pointer=record.pointer,
-        epoch=record.epoch,
-        generation=running.generation,
+async def _show(target: Target, spec: FollowSpec, running: Installed, home: Home) -> Applied:
+    """Not, where the target says that this cannot be or that somebody else has changed it."""
+    candidate = Candidate(
+        workflow=spec.workflow,
+        pointer=spec.pointer,
         version=running.version,
+        generation=running.generation,
         digest=running.digest,
         size_bytes=running.size_bytes,
+        content=home.content_path(running.digest),
     )
+    found = await target.check(candidate)
+    return found if found.code is not None else await target.apply(candidate)
+
+
+def _leave(place: Path, home: Home) -> None:
+    """Removes what an earlier configuration put there."""
+    if not place.is_absolute():
+        return
+    links = LinkSet(home, place.parent)
+    with suppress(OSError):
+        if place.name in links.entries():
+            links.change(place.name, None)
+        elif place.is_symlink() and home.is_ours(place):
+            place.unlink(missing_ok=True)
+
+
+def _noted(record: Record, running: Installed, failed: Applied) -> Record:
+    log.error("what runs needs attention", workflow=record.workflow, code=str(failed.code), detail=failed.detail)
+    if failed.code is None:
+        raise ValueError("a failure without a code")
+    known = record.failure
+    if known is not None and (record.state is State.REFUSE or known.generation > running.generation):
+        return record  # that is about a newer one
+    failure = Failure(
+        generation=running.generation,
+        version=running.version,
+        code=failed.code,
+        detail=failed.detail,
+        later=failed.later,
+    )
+    return structs.replace(record, failure=failure)

@@ -12,6 +12,7 @@ from msgspec import structs
 from registry.agent import limits
 from registry.agent.api import Ack, RegistryApi
 from registry.agent.backoff import delay_s
+from registry.agent.files import off_loop
 from registry.agent.home import Home
 from registry.core import limits as core_limits
 from registry.core.errors import RegistryError, Rejected
@@ -47,7 +48,7 @@ class Outbox:
     async def add(self, ack: Ack) -> None:
         """Gives `ack` its sequence and returns when it is durable. Raises OSError."""
         ack = structs.replace(ack, sequence=self._next_sequence())
-        await asyncio.to_thread(self._home.save_ack, ack)
+        await off_loop(self._home.save_ack, ack)
         self._acks = sorted([*self._acks, ack], key=lambda each: each.sequence)
         kept = coalesce(self._acks, self._limit)
         if len(kept) < len(self._acks):

@@ -48,9 +48,17 @@ class Reporter:
         self._log = structlog.get_logger(__name__).bind(follow=spec.name)
 
     async def report(
-        self, phase: str, generation: int, running: Shown | None, *, code: str = "", detail: str = ""
+        self,
+        phase: str,
+        generation: int,
+        running: Shown | None,
+        *,
+        code: str = "",
+        detail: str = "",
+        patient: bool = True,
     ) -> None:
-        """Returns when the acknowledgement is in the outbox; a disk that refuses is asked again."""
+        """Returns when the acknowledgement is in the outbox; a disk that refuses is asked again. Not `patient`: raises
+        OSError then."""
         ack = Ack(
             agent=self._config.name,
             incarnation=self._incarnation,
@@ -73,6 +81,8 @@ class Reporter:
             try:
                 return await self._outbox.add(ack)
             except OSError as problem:
+                if not patient:
+                    raise
                 failures += 1
                 self._log.error("acknowledgement cannot be kept yet", error=str(problem))
                 await asyncio.sleep(delay_s(failures, limits.DISK_BACKOFF_S, self._random))

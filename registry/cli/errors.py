@@ -16,6 +16,7 @@ from registry.core.errors import RegistryError
 
 UNEXPECTED = 1
 USAGE = 2
+NOT_CONFIRMED = 8  # what was asked for is done, and not confirmed by all agents in time
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 

@@ -227,7 +227,7 @@ class LocalCluster:
         old = self.members.get(name)
         if old is not None and (old.running or old.data_dir.exists()):
             raise LocalClusterError(f"{name} has a data directory, {old.data_dir}; wipe it first, or use another name")
-        ports = old.ports if old else _ports(name, _free_ports(PORTS_PER_MEMBER), founder=False)
+        ports = old.ports if old else _ports(name, free_ports(PORTS_PER_MEMBER), founder=False)
         ports = msgspec.structs.replace(ports, join=contact.ports.peer_address, observer=observer)
         made = self.members[name] = self._member(ports)
         _remember(self.directory, [member.ports for member in self.members.values()])
@@ -307,7 +307,7 @@ def _choose(directory: Path, nodes: int, port_base: int | None) -> tuple[Ports, 
     if not 1 <= nodes <= NODES_MAX:
         raise LocalClusterError(f"{nodes} members; a local cluster has 1 to {NODES_MAX}")
     if port_base is None:
-        flat = _free_ports(nodes * PORTS_PER_MEMBER)
+        flat = free_ports(nodes * PORTS_PER_MEMBER)
     else:
         firsts = range(port_base, port_base + nodes * PORTS_SPACING, PORTS_SPACING)
         flat = [first + offset for first in firsts for offset in range(PORTS_PER_MEMBER)]
@@ -330,7 +330,7 @@ def _remember(directory: Path, members: Sequence[Ports]) -> None:
     (directory / "dev.json").write_bytes(msgspec.json.encode(_Remembered(tuple(members))))
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Picked at random, so that clusters started at the same time hardly meet."""
     candidates = random.sample(FREE_PORTS, len(FREE_PORTS))
     free = [port for port, _ in zip(filter(_is_free, candidates), range(count), strict=False)]

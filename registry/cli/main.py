@@ -9,7 +9,19 @@ from typing import Any
 
 import click
 
-from registry.cli import cluster, compare, dev, errors, observe, pointers, policies, retention, sources, versions
+from registry.cli import (
+    agents,
+    cluster,
+    compare,
+    dev,
+    errors,
+    observe,
+    pointers,
+    policies,
+    retention,
+    sources,
+    versions,
+)
 from registry.cli.session import global_options
 
 
@@ -28,7 +40,8 @@ def cli(**_options: Any) -> None:
       regctl rollback support/triage --reason "5xx since 02:40"
 
     Output is a table on a terminal and JSON otherwise; -o says which. Exit codes: 0 done, 1 unexpected, 2 usage,
-    3 not found, 4 conflict, 5 unavailable, 6 refused by a rule, 7 outcome unknown after retries, 130 interrupted.
+    3 not found, 4 conflict, 5 unavailable, 6 refused by a rule, 7 outcome unknown after retries, 8 done but not
+    confirmed by all agents in time (--wait), 130 interrupted.
     """
 
 
@@ -37,7 +50,7 @@ for command in (
     *(compare.compare, pointers.switch, pointers.rollback, pointers.pointer, pointers.history),
     *(policies.label, policies.policy, policies.impact),
     *(retention.hold, retention.retention, retention.purge, sources.source),
-    *(observe.watch, observe.agents, cluster.cluster, dev.dev),
+    *(observe.watch, agents.agents, cluster.cluster, dev.dev),
 ):
     cli.add_command(command)
 

@@ -1,4 +1,4 @@
-"""Commands that look on: watch, agents."""
+"""The command that looks on: watch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import aclosing
 import click
 import msgspec
 
-from registry.cli import tables, views
-from registry.cli.session import Session, connected, stale_option
+from registry.cli import views
+from registry.cli.session import Session, connected
 from registry.core import names
 
 
@@ -38,20 +38,3 @@ async def watch(session: Session, workflows: tuple[str, ...], from_revision: int
     async with aclosing(changes):
         async for change in changes:
             click.echo(msgspec.json.encode(views.change(change)) if session.json else views.line(change))
-
-
-@click.command()
-@click.argument("workflow", required=False, default="", metavar="[NS/NAME]")
-@stale_option
-@connected
-async def agents(session: Session, workflow: str, stale: bool) -> None:
-    """Who runs what, as the agents reported it.
-
-    \b
-      regctl agents
-      regctl agents support/triage
-      regctl agents --stale --endpoints 10.1.0.1:7400      what an observer that is cut off knows
-    """
-    found = await session.all(session.client.agents(workflow, stale=stale))
-    session.tell_age()
-    session.show([views.agent(each) for each in found], lambda: tables.agents(found))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from time import perf_counter
+from typing import Any
 
 import click
 
-from registry.cli import tables, views
+from registry.cli import errors, tables, views, waiting
 from registry.cli.preview import ROLLBACK, SWITCH, Shown, confirm
 from registry.cli.session import Session, connected, stale_option
+from registry.cli.times import moment_ahead
 from registry.cli.versions import request_id_option, split, split_version, target_of
+from registry.cli.waiting import wait_option
 from registry.client import Move
+from registry.client.limits import TIMEOUT_S
 from registry.core.model import DEFAULT_POINTER
 from registry.core.outcomes import Switched
 
@@ -33,7 +38,24 @@ _reason_option = click.option("--reason", required=True, help="Kept in the histo
 )
 @_reason_option
 @click.option("--force", is_flag=True, help="Accept a failed, fenced or archived version, and any verdict.")
+@click.option(
+    "--not-before",
+    "not_before_ms",
+    default="",
+    callback=moment_ahead,
+    metavar="TIME",
+    help="Agents fetch it at once and install it no earlier: 2026-11-01T08:30Z, or +10m. By their clocks.",
+)
+@click.option(
+    "--deadline",
+    "deadline_ms",
+    default="",
+    callback=moment_ahead,
+    metavar="TIME",
+    help="Agents install it no later, and refuse it with EXPIRED then.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@wait_option
 @request_id_option
 @connected
 async def switch(
@@ -43,7 +65,10 @@ async def switch(
     expected: tuple[int, ...],
     reason: str,
     force: bool,
+    not_before_ms: int,
+    deadline_ms: int,
     yes: bool,
+    wait: bool,
     request_id: str | None,
 ) -> None:
     """Move a pointer to a version: one atomic, majority-committed step.
@@ -51,11 +76,17 @@ async def switch(
     Several references of different workflows move together, all or none. On a terminal it shows what will change and
     asks first.
 
+    The pointer moves at once, whatever --not-before says, and a later switch or rollback takes the place of one that
+    agents still wait with. A rollback has no such times. Repeat with --request-id and the same absolute times: +10m
+    would be another request.
+
     \b
       regctl switch support/triage@3 --reason "go live"
       regctl switch support/triage@3 --expect 4 --reason "go live" --yes
       regctl switch support/triage@3 support/answer@7 --reason "belong together"
       regctl switch support/triage@v1.4.0 --pointer canary --reason "try it"
+      regctl switch support/triage@3 --reason "go live" --wait --timeout 120
+      regctl switch support/triage@3 --not-before 2026-11-24T02:00Z --deadline 2026-11-24T04:00Z --reason "at night"
     """
     if expected and len(expected) != len(references):
         raise click.UsageError(f"{len(expected)} --expect for {len(references)} references; give one each, in order")
@@ -65,10 +96,19 @@ async def switch(
         for reference, generation in zip(references, generations, strict=True)
     ]
     if session.asks and not yes:
-        moves = [each.move for each in await confirm(session, SWITCH, moves)]
-    call = session.client.switch_many(moves, reason=reason, force=force, request_id=request_id)
+        when = views.window(not_before_ms, deadline_ms)
+        moves = [each.move for each in await confirm(session, SWITCH, moves, when=when)]
+    call = session.client.switch_many(
+        moves,
+        reason=reason,
+        force=force,
+        not_before_ms=not_before_ms,
+        deadline_ms=deadline_ms,
+        request_id=request_id,
+        timeout_s=_call_s(session, wait=wait),
+    )
     done = await session.doing(call)
-    session.show(views.switched(done), lambda: _words(done))
+    await _finish(session, done, _words(done), wait=wait)
 
 
 @click.command()
@@ -79,6 +119,7 @@ async def switch(
 @click.option("--yes", is_flag=True, help="Do not ask; required without a terminal.")
 @click.option("--force", is_flag=True, help="Accept a failed, fenced or archived version, and one that was never live.")
 @click.option("--keep-status", is_flag=True, help="Do not mark the version rolled away from as failed.")
+@wait_option
 @request_id_option
 @connected
 async def rollback(
@@ -90,6 +131,7 @@ async def rollback(
     yes: bool,
     force: bool,
     keep_status: bool,
+    wait: bool,
     request_id: str | None,
 ) -> None:
     """Move a pointer back to an earlier version.
@@ -101,6 +143,7 @@ async def rollback(
     \b
       regctl rollback support/triage --reason "5xx since 02:40"
       regctl rollback support/triage --to 2 --reason "known good" --yes
+      regctl rollback support/triage --reason "5xx since 02:40" --wait
     """
     if target is not None and len(workflows) > 1:
         raise click.UsageError("--to goes with one workflow")
@@ -112,13 +155,19 @@ async def rollback(
         shown = await confirm(session, ROLLBACK, moves, force=force)
         moves = [each.move for each in shown]
     started = perf_counter()
-    done = await session.doing(
-        session.client.rollback_many(moves, reason=reason, force=force, keep_status=keep_status, request_id=request_id)
+    call = session.client.rollback_many(
+        moves,
+        reason=reason,
+        force=force,
+        keep_status=keep_status,
+        request_id=request_id,
+        timeout_s=_call_s(session, wait=wait),
     )
+    done = await session.doing(call)
     took_ms = round((perf_counter() - started) * 1000, 1)
-    session.show(views.switched(done, took_ms=took_ms), lambda: f"{_words(done)}\ntook {took_ms} ms")
     for note in otherwise(shown, done):
         session.say(note)
+    await _finish(session, done, f"{_words(done)}\ntook {took_ms} ms", wait=wait, took_ms=took_ms)
 
 
 @click.command()
@@ -170,6 +219,33 @@ def otherwise(shown: Sequence[Shown], done: Switched) -> list[str]:
         for each, pointer in zip(shown, done.pointers, strict=False)
         if each.picked not in (0, pointer.version)
     ]
+
+
+def _call_s(session: Session, *, wait: bool) -> float:
+    """Of the call itself: with --wait, --timeout is for the agents."""
+    return min(session.timeout_s, TIMEOUT_S) if wait else session.timeout_s
+
+
+async def _finish(session: Session, done: Switched, words: str, *, wait: bool, **more: Any) -> None:
+    """Shows what was done; with --wait also who has confirmed it, and exits with NOT_CONFIRMED where not all have."""
+    if not wait:
+        session.show(views.switched(done, **more), lambda: words)
+        return
+    if not session.json:
+        click.echo(words)
+    try:
+        waited = await waiting.wait(session, done.pointers)
+    except asyncio.CancelledError:  # Ctrl-C: what was done is done
+        if session.json:
+            session.show(views.switched(done, **more), lambda: words)
+        raise
+    made = views.switched(done, **more)
+    rows = [made] if isinstance(made, dict) else made
+    for row, each in zip(rows, waited, strict=True):
+        row["wait"] = waiting.payload(each)
+    session.show(made, lambda: "\n".join(map(waiting.words, waited)))
+    if not all(each.complete for each in waited):
+        raise click.exceptions.Exit(errors.NOT_CONFIRMED)
 
 
 def _words(done: Switched) -> str:

@@ -17,16 +17,18 @@ def policy() -> None:
     """Rules for publishing and switching.
 
     \b
-    unchanged         allow, warn, refuse         a publish that means the same as the newest version
-    checks            warn, refuse                content that is broken: findings of level block
-    literals          warn, refuse                content with literals that look like secrets
-    verdict           ok, warn, confirm, block    the worst verdict that a switch is taken with; block takes all
-    immutable_labels  patterns, comma separated   labels that stay once they are set; semver always does
-    keep_last         a number, or all            newest versions of each class whose content is kept
-    keep_days         a number, or all            versions younger than that are kept
+    unchanged           allow, warn, refuse         a publish that means the same as the newest version
+    checks              warn, refuse                content that is broken: findings of level block
+    literals            warn, refuse                content with literals that look like secrets
+    verdict             ok, warn, confirm, block    the worst verdict that a switch is taken with; block takes all
+    immutable_labels    patterns, comma separated   labels that stay once they are set; semver always does
+    keep_last           a number, or all            newest versions of each class whose content is kept
+    keep_days           a number, or all            versions younger than that are kept
+    agents_expire_days  a number, or never          agents that were silent for so long are forgotten
 
     keep_last may tell the classes apart: published=10,periodic=3. Content that no rule keeps is let go of within the
-    hour; see with regctl retention run --dry-run which that is. The versions stay.
+    hour; see with regctl retention run --dry-run which that is. The versions stay. What a silent agent said it runs is
+    kept for it, until the agent is forgotten; agents_expire_days=never in a narrower scope keeps its agents.
 
     A policy has a scope: '*' (everywhere), 'ns/*' or ns/name. For every field the narrowest scope that says something
     decides.

@@ -30,9 +30,13 @@ class Shown(NamedTuple):
     picked: int = 0
 
 
-async def confirm(session: Session, verb: str, moves: Sequence[Move], *, force: bool = False) -> list[Shown]:
-    """Shows each move and asks. Raises DeclinedError."""
+async def confirm(
+    session: Session, verb: str, moves: Sequence[Move], *, force: bool = False, when: str = ""
+) -> list[Shown]:
+    """Shows each move and asks. `when`: agents may install it, in words. Raises DeclinedError."""
     shown = [await session.doing(_show(session, verb, move, force=force)) for move in moves]
+    if when:
+        session.say(f"agents fetch it at once, and install it {when}")
     ask(f"{verb}?")
     return shown
 

@@ -26,8 +26,12 @@ Result = TypeVar("Result")
 class Session:
     """One command's way to the registry and to the user."""
 
-    def __init__(self, *, endpoints: str, timeout_s: float, tls: TlsConfig | None, output: str | None) -> None:
+    def __init__(
+        self, *, endpoints: str, timeout_s: float, tls: TlsConfig | None, output: str | None, is_given: bool = False
+    ) -> None:
+        """`is_given`: timeout_s is what the user said, and no default."""
         self.timeout_s = timeout_s
+        self.given_timeout_s = timeout_s if is_given else None
         self.json = output == "json" or (output is None and not sys.stdout.isatty())
         self.quiet = output == "json"
         self._last_failure = ""
@@ -153,6 +157,7 @@ async def _run(function: Callable[..., Awaitable[None]], chosen: dict[str, Any],
         timeout_s=chosen["timeout_s"] or TIMEOUT_S,
         tls=TlsConfig(**files) if any(files.values()) else None,
         output=chosen["output"],
+        is_given=chosen["timeout_s"] is not None,
     )
     async with session.client:
         await function(session, **parameters)

@@ -10,12 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 from registry.cli import quorum, views
-from registry.client import AgentRow, ClusterStatus, Impact, PolicyInForce, WaitingMember, WorkflowSummary
+from registry.client import (
+    AgentRow,
+    ClusterStatus,
+    Impact,
+    PolicyInForce,
+    SiteSummary,
+    WaitingMember,
+    WorkflowSummary,
+)
 from registry.core.model import DEFAULT_POINTER, Change, Pointer, Removed, Version
 from registry.formats import render
 
 MINUTES = len("2026-01-31 12:00")
 CUT_LINES = 4
+TWINS = "two agents use this name"
+_UNWANTED = ("nacked", "drifted", "silent", "twins")
 CUT_CHARS = 240  # of one value in a comparison
 Row = Sequence[str]
 
@@ -63,6 +73,7 @@ def version(value: Version) -> Table:
             ("labels", pairs(value.labels)),
             ("facts", pairs(value.facts)),
             ("requires", ", ".join(value.requires)),
+            ("needs", ", ".join(value.needs)),
             ("secrets", "\n".join(f"{name} {print_}" for name, print_ in sorted(value.secrets.items()))),
             ("changed", views.change_words(value.summary, value.change, "")),
             ("revision", str(value.revision)),
@@ -93,6 +104,7 @@ def pointer(value: Pointer) -> Table:
             ("by", value.principal),
             ("reason", value.reason),
             ("rollback", "yes" if value.rollback else ""),
+            ("installed", views.window(value.not_before_ms, value.deadline_ms)),
             ("revision", str(value.revision)),
         ]
     )
@@ -197,7 +209,29 @@ def agents(values: Iterable[AgentRow]) -> Table:
                 str(value.generation or "-"),
                 value.state,
                 views.age(value.age_ms),
-                " ".join(part for part in (value.code, value.detail) if part),
+                " ".join(part for part in (TWINS if value.twins else "", value.code, value.detail) if part),
+            )
+            for value in values
+        ),
+    )
+
+
+def sites(values: Iterable[SiteSummary]) -> Table:
+    def others(value: SiteSummary) -> str:
+        late = f" ({views.age(value.oldest_behind_ms)})"
+        counts = (("behind", value.behind, late), *((name, getattr(value, name), "") for name in _UNWANTED))
+        return ", ".join(f"{count} {name}{more}" for name, count, more in counts if count)
+
+    return table(
+        "~follows ~site >version >agents >on_target *others",
+        (
+            (
+                f"{value.workflow}:{value.pointer}",
+                value.site or "-",
+                str(value.version),
+                str(value.agents),
+                str(value.on_target),
+                others(value),
             )
             for value in values
         ),

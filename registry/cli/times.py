@@ -1,4 +1,5 @@
-"""Moments as people type them: `2026-11-01`, `2026-11-01T08:30`, or an age such as `2d`."""
+"""Moments as people type them: past ones as `2026-11-01`, `2026-11-01T08:30`, or an age such as `2d`; those to come as
+`2026-11-01T08:30Z`, or `+10m` from now."""
 
 from __future__ import annotations
 
@@ -30,5 +31,27 @@ def parse(text: str, now_ms: int) -> int | None:
     try:
         found = datetime.fromisoformat(text)
         return max(int(found.replace(tzinfo=found.tzinfo or UTC).timestamp() * 1000), 0)
+    except (ValueError, OverflowError):
+        return None
+
+
+def moment_ahead(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    """The same for a moment to come."""
+    if not value:
+        return 0
+    found = parse_ahead(value, time.time_ns() // 1_000_000)
+    if found is None:
+        hint = "2026-11-01T08:30Z or 2026-11-01T09:30+01:00, with its zone, or +10m from now"
+        raise click.BadParameter(f"{value!r} is not a time: {hint}", context, parameter)
+    return found
+
+
+def parse_ahead(text: str, now_ms: int) -> int | None:
+    """Unix milliseconds; None: not a time, or one without its zone: whose morning is meant must not be guessed."""
+    if age := _AGE.fullmatch(text.removeprefix("+")) if text.startswith("+") else None:
+        return now_ms + int(age[1]) * _SECONDS[age[2]] * 1000
+    try:
+        found = datetime.fromisoformat(text)
+        return max(int(found.timestamp() * 1000), 0) if found.tzinfo else None
     except (ValueError, OverflowError):
         return None

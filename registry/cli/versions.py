@@ -81,6 +81,12 @@ def readable(file: str) -> Path | BinaryIO:
     "--requires", multiple=True, metavar="NS/NAME", help="A workflow it calls, beside those it names; may be repeated."
 )
 @click.option(
+    "--needs",
+    multiple=True,
+    metavar="NEED",
+    help="What a machine must have to install it: NAME, or NAME>=VERSION (== != <= > <); may be repeated.",
+)
+@click.option(
     "--snapshot",
     type=click.Choice(["manual", "terminal"]),
     help="Why it is made, if not to be used: retention counts the classes apart. terminal: a run ended or failed.",
@@ -96,6 +102,7 @@ async def publish(
     kind: str,
     parents: tuple[str, ...],
     requires: tuple[str, ...],
+    needs: tuple[str, ...],
     snapshot: str | None,
     request_id: str | None,
 ) -> None:
@@ -103,6 +110,9 @@ async def publish(
 
     Says what is wrong with it, and what it changes against its parent. Publishing the newest bytes again creates
     nothing.
+
+    Agents whose facts do not meet the --needs refuse the version and say so. Needs belong to the version that is made:
+    publishing the newest bytes again with other needs changes nothing, and says that.
 
     A file larger than what the members read (registryd --content-limit) is kept as it is, as text or binary: sent in
     chunks, of which a repeated command sends only what is missing. It is not checked or compared, and nothing is taken
@@ -112,6 +122,7 @@ async def publish(
       regctl publish support/triage triage.yml -m "shorter prompt"
       regctl publish support/triage triage.yml -l semver=v1.4.0
       regctl publish support/triage hotfix.yml --parent @active --requires support/search
+      regctl publish support/triage triage.yml --needs 'dify>=1.9' --needs plugin:langgenius/openai
       cat triage.yml | regctl publish support/triage -
       regctl publish support/triage triage.yml --snapshot terminal -m "run 4711 failed"
     """
@@ -127,6 +138,7 @@ async def publish(
                 labels=labels,
                 parents=[target_of(each, workflow) for each in parents],
                 requires=requires,
+                needs=needs,
                 snapshot=snapshot or "",
                 progress=progress,
                 request_id=request_id,

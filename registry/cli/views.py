@@ -78,6 +78,7 @@ def version(value: Version) -> dict[str, Any]:
         "snapshot": value.snapshot,
         "hold": value.hold,
         "removed": None if value.removed is None else removed(value.removed),
+        "needs": value.needs,
         "revision": value.revision,
     }
 
@@ -208,6 +209,8 @@ def pointer(value: Pointer) -> dict[str, Any]:
         "principal": value.principal,
         "time": time(value.time_ms),
         "rollback": value.rollback,
+        "not_before": time(value.not_before_ms),
+        "deadline": time(value.deadline_ms),
     }
 
 
@@ -273,6 +276,7 @@ def agent(value: AgentRow) -> dict[str, Any]:
         "detail": value.detail,
         "reported": time(value.reported_ms),
         "age_s": value.age_ms / 1000,
+        "twins": value.twins,
     }
 
 
@@ -331,7 +335,17 @@ def membership(id: str, role: str, value: ClusterStatus, notes: Sequence[str] = 
 
 def moved(value: Pointer) -> str:
     """`active 2 -> 3 (generation 5)`"""
-    return f"{value.pointer} {value.previous_version or 'none'} -> {value.version} (generation {value.generation})"
+    moves = f"{value.pointer} {value.previous_version or 'none'} -> {value.version} (generation {value.generation})"
+    when = window(value.not_before_ms, value.deadline_ms)
+    return f"{moves}, {when}" if when else moves
+
+
+def window(not_before_ms: int, deadline_ms: int) -> str:
+    """When agents may install it; empty: at once and for ever."""
+    parts = [
+        f"{word} {clock(ms)} UTC" for word, ms in (("not before", not_before_ms), ("no later than", deadline_ms)) if ms
+    ]
+    return " and ".join(parts)
 
 
 def action(value: Change) -> str:

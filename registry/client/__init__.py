@@ -2,6 +2,7 @@
 
 from registry.client.backup import Backup
 from registry.client.client import Client
+from registry.client.fleet import Confirmations, SiteSummary
 from registry.client.maintenance import Compacted, Damage, Scrubbed
 from registry.client.values import (
     AgentRow,
@@ -35,6 +36,7 @@ __all__ = [
     "ClusterStatus",
     "Compacted",
     "Comparison",
+    "Confirmations",
     "Damage",
     "Dependent",
     "Finding",
@@ -52,6 +54,7 @@ __all__ = [
     "Retained",
     "RetainedVersion",
     "Scrubbed",
+    "SiteSummary",
     "TlsConfig",
     "WaitingMember",
     "WorkflowSummary",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
+from msgspec import Struct
 
 from registry.client import failures, limits
 from registry.client.endpoints import Endpoint, Endpoints
@@ -21,8 +22,7 @@ Attempt = Callable[[Endpoint, float], Awaitable[Reply]]  # (member, seconds this
 OnFailedAttempt = Callable[[str, RegistryError], None]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is intended. `request_id` is empty for reads; `slow` calls get longer attempts. `repeatable`: a change
     without a request id, which the cluster does not make twice."""
 
@@ -53,13 +53,12 @@ class Calls:
 
     async def run(self, plan: Plan, attempt: Attempt[Reply]) -> Reply:
         """The reply. Raises what the registry decided (Rejected), Unavailable or Ambiguous when time is over."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + plan.timeout_s
+        deadline = time.monotonic() + plan.timeout_s
         tried: dict[str, RegistryError] = {}
         executed = False
         rounds = 0
         this_round: set[str] = set()
-        while (left_s := deadline - loop.time()) > (limits.ATTEMPT_MIN_S if tried else 0):
+        while (left_s := deadline - time.monotonic()) > (limits.ATTEMPT_MIN_S if tried else 0):
             endpoint = self._endpoints.next(this_round, leader_first=plan.leader_first)
             if endpoint is None:
                 await asyncio.sleep(min(self._backoff_s(rounds), left_s))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from registry.client import backup, convert, limits, maintenance, values, watch
 from registry.client.backup import Backup
 from registry.client.calls import rpc
-from registry.client.endpoints import check_address
+from registry.client.endpoints import Endpoint, check_address
 from registry.client.failures import AttemptError
+from registry.client.fleet import Fleet
 from registry.client.membership import of_a_member
 from registry.client.reading import Reading
 from registry.client.writing import Writing, new_request_id
@@ -19,7 +20,7 @@ from registry.core.model import Change
 from registry.v1 import agent_pb2, cluster_pb2, registry_pb2
 
 
-class Client(Writing, Reading):
+class Client(Writing, Reading, Fleet):
     """Calls of one principal to one cluster. An async context manager; belongs to the event loop it is entered in.
 
     `endpoints`: HOST:PORT of any members; one living one suffices, the others are learned from it. Every call
@@ -112,8 +113,17 @@ class Client(Writing, Reading):
         wait_s = request.wait_ms / 1000
         total_s = wait_s + (self.timeout_s if timeout_s is None else timeout_s)
         plan = self._plan("poll", total_s, attempt_s=wait_s + limits.POLL_GRACE_S)
-        message = convert.poll_request(request)
-        return convert.poll_response(await self._run(plan, rpc("agents", "Poll", message)))
+        ask = rpc("agents", "Poll", convert.poll_request(request))
+        asked: list[Endpoint] = []
+
+        async def attempt(endpoint: Endpoint, timeout_s: float) -> Any:
+            asked.append(endpoint)
+            return await ask(endpoint, timeout_s)
+
+        reply = await self._run(plan, attempt)
+        if not reply.instructions and reply.info.age_ms > limits.POLL_AGE_S * 1000:
+            self._endpoints.failed(asked[-1])  # cut off: what it has not heard of another one may know
+        return convert.poll_response(reply)
 
     async def acknowledge(
         self, acks: Iterable[commands.Ack], *, request_id: str | None = None, timeout_s: float | None = None

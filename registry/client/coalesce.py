@@ -58,12 +58,12 @@ class Batcher:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(operation, loop.time() + timeout_s, loop.create_future())
         self._waiting.append(waiting)
-        self._pump_soon()
+        self._pump_soon(loop)
+        timer = loop.call_later(timeout_s, _give_up, waiting, timeout_s)  # far cheaper than asyncio.timeout
         try:
-            async with asyncio.timeout(timeout_s):
-                return await waiting.outcome
-        except TimeoutError:
-            raise AttemptError(failures.no_answer(timeout_s, sent=waiting.sent)) from None
+            return await waiting.outcome
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Whatever still waits or is in flight fails."""
@@ -74,11 +74,11 @@ class Batcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _pump_soon(self) -> None:
+    def _pump_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         # one turn of the loop later, so that calls started together travel together
         if not self._pump_due:
             self._pump_due = True
-            asyncio.get_running_loop().call_soon(self._pump)
+            loop.call_soon(self._pump)
 
     def _pump(self) -> None:
         self._pump_due = False
@@ -143,6 +143,10 @@ def _resolve(waiting: _Waiting, outcome: Any) -> None:
         waiting.outcome.set_exception(AttemptError(outcome))
     else:
         waiting.outcome.set_result(outcome)
+
+
+def _give_up(waiting: _Waiting, timeout_s: float) -> None:
+    _resolve(waiting, failures.no_answer(timeout_s, sent=waiting.sent))
 
 
 def _closed(*, executed: bool) -> Failure:

@@ -54,6 +54,7 @@ def _version_fields(message: registry_pb2.Version) -> dict[str, Any]:
         "snapshot": cast(model.Snapshot, message.snapshot or "published"),
         "hold": message.hold,
         "removed": _removed(message.removed) if message.HasField("removed") else None,
+        "needs": tuple(message.needs),
     }
 
 
@@ -124,6 +125,8 @@ def pointer(message: registry_pb2.Pointer) -> model.Pointer:
         principal=message.principal,
         time_ms=message.time_ms,
         rollback=message.rollback,
+        not_before_ms=message.not_before_ms,
+        deadline_ms=message.deadline_ms,
     )
 
 
@@ -244,6 +247,7 @@ def agent_row(message: registry_pb2.AgentRow) -> values.AgentRow:
         detail=message.detail,
         reported_ms=message.reported_ms,
         age_ms=message.age_ms,
+        twins=message.twins,
     )
 
 
@@ -319,10 +323,13 @@ def poll_request(request: values.PollRequest) -> agent_pb2.PollRequest:
                 pointer=follow.pointer,
                 generation=follow.generation,
                 digest=follow.digest,
+                kept=follow.kept,
             )
             for follow in request.follows
         ],
         wait_ms=request.wait_ms,
+        session=request.session,
+        inline_bytes=request.inline_bytes,
     )
 
 
@@ -339,6 +346,12 @@ def poll_response(message: agent_pb2.PollResponse) -> values.PollResponse:
                 reason=each.reason,
                 rollback=each.rollback,
                 min_revision=each.min_revision,
+                how=each.how or "fetch",
+                content=each.content,
+                delta_base=each.delta_base,
+                needs=tuple(each.version.needs),
+                not_before_ms=each.not_before_ms,
+                deadline_ms=each.deadline_ms,
             )
             for each in message.instructions
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from registry.client.coalesce import Batcher
 from registry.client.failures import AttemptError, Failure
 from registry.core.errors import Invalid, Reason, Unavailable
 from registry.core.limits import MESSAGE_BYTES
-from registry.v1 import agent_pb2_grpc, cluster_pb2, cluster_pb2_grpc, registry_pb2, registry_pb2_grpc
+from registry.v1 import (
+    agent_pb2_grpc,
+    cluster_pb2,
+    cluster_pb2_grpc,
+    fleet_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -46,7 +54,7 @@ class Endpoint:
 
     def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
         self.address = address
-        self.failed_at = -math.inf  # loop time of the newest failure; -inf: none since the newest success
+        self.failed_at = -math.inf  # monotonic time of the newest failure; -inf: none since the newest success
         self._channel = (
             grpc.aio.insecure_channel(address, options=_OPTIONS)
             if credentials is None
@@ -55,20 +63,20 @@ class Endpoint:
         self.registry: Any = registry_pb2_grpc.RegistryServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self.agents: Any = agent_pb2_grpc.AgentServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self.cluster: Any = cluster_pb2_grpc.ClusterServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self.batcher = Batcher(self.registry)
         self._connecting: asyncio.Task[None] | None = None
 
     async def connect(self, timeout_s: float) -> float:
         """The seconds left once it is connected, or known to refuse: then the call itself fails at once and says
         why. Raises AttemptError, certain that nothing was sent, when timeout_s passes without either."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
         if self._connecting is None or self._connecting.done():
             if self._channel.get_state(try_to_connect=True) in _SETTLED:
                 return timeout_s
-            self._connecting = loop.create_task(self._settle())
+            self._connecting = asyncio.get_running_loop().create_task(self._settle())
+        deadline = time.monotonic() + timeout_s
         await asyncio.wait({self._connecting}, timeout=timeout_s)
-        if (left_s := deadline - loop.time()) <= 0:
+        if (left_s := deadline - time.monotonic()) <= 0:
             silent = Unavailable(Reason.NO_MEMBER, f"no connection within {timeout_s:.1f} s")
             raise AttemptError(Failure(silent, executed=False))
         return left_s
@@ -116,7 +124,7 @@ class Endpoints:
         """The best member that is not in `tried`; None: all were. Raises Unavailable once closed."""
         if self._closed:
             raise Unavailable(Reason.NO_MEMBER, "this client is closed", hint="make a new one")
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if leader_first and self._leader and self._leader not in tried:
             leader = self.at(self._leader)
             if now - leader.failed_at > limits.LEADER_DISTRUST_S:
@@ -135,13 +143,12 @@ class Endpoints:
             self._leader = info.leader
             if info.leader not in self._rotation:
                 self._learn([info.leader])
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._learn_at:
+        if time.monotonic() >= self._learn_at:
             self._learn_at = math.inf
-            self._learning = loop.create_task(self._ask_for_members(endpoint))
+            self._learning = asyncio.get_running_loop().create_task(self._ask_for_members(endpoint))
 
     def failed(self, endpoint: Endpoint) -> None:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         endpoint.failed_at = now
         self._learn_at = min(self._learn_at, now + limits.LEARN_AGAIN_S)
         if self._leader == endpoint.address:
@@ -151,7 +158,7 @@ class Endpoints:
         try:
             status = await endpoint.cluster.GetStatus(cluster_pb2.GetStatusRequest(), timeout=limits.STATUS_TIMEOUT_S)
         except grpc.aio.AioRpcError:
-            self._learn_at = asyncio.get_running_loop().time() + limits.LEARN_AGAIN_S
+            self._learn_at = time.monotonic() + limits.LEARN_AGAIN_S
             return
         self._rotation = self._given
         self._learn([member.address for member in status.members if member.address])

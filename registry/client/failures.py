@@ -14,6 +14,7 @@ from registry.core import errors
 from registry.core.errors import Ambiguous, Reason, RegistryError, Unavailable
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_UNKNOWN_CALL = "the member does not know this call"
 _NEVER_SENT = ("failed to connect to all addresses", "DNS resolution failed", "errors resolving")  # gRPC core's words
 
 _BY_CODE: dict[grpc.StatusCode, Reason] = {
@@ -43,6 +44,11 @@ class Failure:
     @property
     def retry(self) -> bool:
         return isinstance(self.error, Unavailable | Ambiguous)
+
+
+def is_unknown_call(error: RegistryError) -> bool:
+    """Whether the member's release has no such call; another one's may."""
+    return error.reason is Reason.INVALID_REQUEST and error.message == _UNKNOWN_CALL
 
 
 class AttemptError(Exception):
@@ -94,7 +100,7 @@ def _of_code(code: grpc.StatusCode, details: str) -> Failure:
     reason = _BY_CODE.get(code, Reason.NO_MEMBER)
     message, hint = details or "no details given", ""
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        message, hint = "the member does not know this call", "check that the address and the releases are right"
+        message, hint = _UNKNOWN_CALL, "check that the address and the releases are right"
     elif code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         reason, hint = Reason.TOO_LARGE, "the message exceeds what gRPC carries here"
     elif code is grpc.StatusCode.UNAVAILABLE and any(words in details for words in _NEVER_SENT):

@@ -12,7 +12,10 @@ BACKOFF_FIRST_S = 0.02  # after every known member failed once
 BACKOFF_MAX_S = 0.5
 BACKOFF_GROWTH = 1.5
 POLL_GRACE_S = 5.0  # a poll may take its wait and this
+POLL_AGE_S = 10.0  # a member that has not heard the leader for so long is left for another, after a poll in vain
 
+CONFIRMATIONS_WAIT_S = 3600.0  # a member follows a switch for so long; then it is asked anew
+CONFIRMATIONS_SILENCE_S = 15.0  # a member that follows a switch says something within this
 BACKUP_SILENCE_S = 30.0  # a member that gives a backup sends something within this
 MAINTENANCE_SILENCE_S = 30.0  # and one that scrubs or compacts
 
@@ -40,3 +43,26 @@ RECONNECT_FIRST_MS = 50
 RECONNECT_MAX_MS = 500
 KEEPALIVE_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 5_000
+
+# HTTP: what a member may send, however it means it
+HTTP_HEAD_BYTES = 16 * KIB
+HTTP_HEADERS = 64
+HTTP_ERROR_BYTES = 64 * KIB
+HTTP_BUFFER_BYTES = 256 * KIB  # of a body, arrived and not taken yet: past it no more is read
+HTTP_PART_BYTES = 64  # what a part of a body costs beside its bytes
+HTTP_REPLY_BYTES = 64 * KIB  # JSON of a reply to a poll: this
+HTTP_REPLY_FOLLOW_BYTES = 32 * KIB  # and this for each pointer followed
+HTTP_FRAMES_BYTES = 4 * MIB  # content inside the reply to a poll
+HTTP_FRAME_SLACK_BYTES = 64 * KIB  # a frame may exceed what is in it by so much: what cannot be compressed
+HTTP_OVERLAP_BYTES = 64 * KIB  # of a file that is gone on with: asked for again, and compared
+HTTP_CONNECT_S = 5.0
+HTTP_LOOKUPS = 4  # of names at once, in one process
+HTTP_CALL_S = 60.0  # of one member, for all but polls and large content
+HTTP_SPARE_S = 5.0  # a connection beside the one that polls is closed after this long without use
+HTTP_TURN = 1 / 8  # of the polls that ended without news, after which another member is asked: load finds its level
+HTTP_SPREAD_S = 2.0  # polls that were cut off together ask the next member within this time
+HTTP_RETRY_S = (0.1, 10.0)  # until a member that failed is asked again: first, longest
+HTTP_RETRY_MAX_S = 60.0  # however long a member says that it is busy
+HTTP_KEEPALIVE_S = 20
+HTTP_KEEPALIVE_PROBE_S = 5
+HTTP_KEEPALIVE_PROBES = 3

@@ -132,11 +132,12 @@ class AgentRow(Struct, frozen=True, kw_only=True):
     digest: str
     generation: int  # installed
     target_generation: int  # the newest it acted on
-    state: str  # installing, current, behind, error, silent
+    state: str  # installing, current, behind, drifted, nacked, silent; see core.fleet
     code: str
     detail: str
     reported_ms: int
     age_ms: int  # since the last contact
+    twins: bool = False  # two agents use this name at once: a cloned machine
 
 
 class MemberStatus(Struct, frozen=True, kw_only=True):
@@ -193,12 +194,14 @@ class ClusterStatus(Struct, frozen=True, kw_only=True):
 
 
 class Follow(Struct, frozen=True, kw_only=True):
-    """A pointer an agent follows, and what it has: the newest generation acted on, the digest running now."""
+    """A pointer an agent follows, and what it has: the newest generation acted on, the digest running now, digests of
+    other versions on its disk."""
 
     workflow: str
     pointer: str = DEFAULT_POINTER
     generation: int = 0
     digest: str = ""
+    kept: tuple[str, ...] = ()
 
 
 class PollRequest(Struct, frozen=True, kw_only=True):
@@ -212,10 +215,12 @@ class PollRequest(Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     facts: dict[str, str] = {}
     wait_ms: int = 0
+    session: str = ""  # of this run of the agent
+    inline_bytes: int = 0  # content up to this size is wanted inside the reply
 
 
 class Instruction(Struct, frozen=True, kw_only=True):
-    """What an agent should have for one pointer. Fetch content with `min_revision`."""
+    """What an agent should have for one pointer: see core.delivery. Fetch content with `min_revision`."""
 
     workflow: str
     pointer: str
@@ -225,6 +230,12 @@ class Instruction(Struct, frozen=True, kw_only=True):
     reason: str
     rollback: bool
     min_revision: int
+    how: str = "fetch"
+    content: bytes = b""  # how full: a zstd frame; delta: one over the bytes of delta_base
+    delta_base: str = ""
+    needs: tuple[str, ...] = ()
+    not_before_ms: int = 0
+    deadline_ms: int = 0
 
 
 class PollResponse(Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ class Writing(Base):
         parents: Sequence[int | str] = (),
         requires: Sequence[str] = (),
         snapshot: str = "",
+        needs: Sequence[str] = (),
         progress: large.Progress | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
@@ -41,7 +42,9 @@ class Writing(Base):
         """Stores exact bytes as the next version, without the values that their format declares secret; `created` is
         False if they are the newest already. `kind` empty: detected. `parents`: numbers or references, empty: the
         newest version. `requires`: workflows it calls, beside those that the content names. `snapshot`: why the version
-        is made, for retention: published (also if empty), manual, periodic or terminal.
+        is made, for retention: published (also if empty), manual, periodic or terminal. `needs`: of the machines that
+        install it, see core.needs; they belong to the version that a publish creates, and are not kept where it
+        creates none.
 
         Content that is larger than what the registry reads goes in chunks, is kept as it is, and only what is not there
         yet is sent; `progress` hears of it. A Path or a file of any size is never in memory as a whole. timeout_s: of
@@ -59,6 +62,7 @@ class Writing(Base):
             parents=[convert.reference(each) for each in parents],
             requires=requires,
             snapshot=snapshot,
+            needs=needs,
         )
         with large.opened(content) as source:
             if source.size_bytes <= CONTENT_BYTES_CEILING:
@@ -110,13 +114,24 @@ class Writing(Base):
         expected_generation: int | None = None,
         reason: str,
         force: bool = False,
+        not_before_ms: int = 0,
+        deadline_ms: int = 0,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> Pointer:
-        """Moves one pointer to a version (a number or a reference) and returns its new record.
+        """Moves one pointer to a version (a number or a reference) and returns its new record. Agents fetch it at once
+        and install it no earlier than `not_before_ms` (unix; 0: at once) and no later than `deadline_ms` (0: whenever).
         Raises Conflict GENERATION_MISMATCH with the current record in `metadata`."""
         move = Move(workflow, version, pointer, expected_generation)
-        done = await self.switch_many([move], reason=reason, force=force, request_id=request_id, timeout_s=timeout_s)
+        done = await self.switch_many(
+            [move],
+            reason=reason,
+            force=force,
+            not_before_ms=not_before_ms,
+            deadline_ms=deadline_ms,
+            request_id=request_id,
+            timeout_s=timeout_s,
+        )
         return done.pointers[0]
 
     async def switch_many(
@@ -125,6 +140,8 @@ class Writing(Base):
         *,
         reason: str,
         force: bool = False,
+        not_before_ms: int = 0,
+        deadline_ms: int = 0,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> outcomes.Switched:
@@ -135,6 +152,8 @@ class Writing(Base):
             reason=reason,
             principal=self.principal,
             force=force,
+            not_before_ms=not_before_ms,
+            deadline_ms=deadline_ms,
         )
         plan = self._plan(f"switch {_names(request.moves)}", timeout_s, request_id=request.request_id)
         return convert.switched(await self._run(plan, operation(Operation(switch=request))))

@@ -55,6 +55,7 @@ class Publish(Struct, frozen=True, kw_only=True, tag="publish", omit_defaults=Tr
     findings: tuple[str, ...] = ()  # of level block, for people: what policy `checks` refuses
     literals: tuple[str, ...] = ()  # masked: what policy `literals` refuses
     snapshot: Snapshot = "published"
+    needs: tuple[str, ...] = ()
 
 
 class Move(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,6 +85,8 @@ class Switch(Struct, frozen=True, kw_only=True, tag="switch", omit_defaults=True
     rollback: bool = False
     force: bool = False
     keep_status: bool = False
+    not_before_ms: int = 0  # as in model.Pointer; neither of a rollback
+    deadline_ms: int = 0
 
 
 class Mark(Struct, frozen=True, kw_only=True, tag="mark", omit_defaults=True):
@@ -228,11 +231,12 @@ class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
     time_ms: int = 0
 
 
-class Contact(Struct, frozen=True, kw_only=True):
-    """An agent polled a member at this time."""
+class Contact(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent polled a member at this time. `session`: of that run of it; empty: not said."""
 
     agent: str
     time_ms: int
+    session: str = ""
 
 
 class Acknowledge(Struct, frozen=True, kw_only=True, tag="acknowledge", omit_defaults=True):
@@ -242,6 +246,30 @@ class Acknowledge(Struct, frozen=True, kw_only=True, tag="acknowledge", omit_def
     time_ms: int
     acks: tuple[Ack, ...] = ()
     contacts: tuple[Contact, ...] = ()
+
+
+class ForgottenAgent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`heard_ms`: forgotten by rule if its last contact is still this one, and where the rule still holds; None: in any
+    case. `entirely`: also that it was ever heard of; it has no other rows."""
+
+    agent: str
+    rows: tuple[tuple[str, str], ...] = ()  # workflow, pointer
+    heard_ms: int | None = None
+    entirely: bool = False
+
+    @property
+    def weight(self) -> int:
+        """Towards limits.FORGOTTEN."""
+        return 1 + len(self.rows)
+
+
+class ForgetAgents(Struct, frozen=True, kw_only=True, tag="forget_agents"):
+    """Forget what agents reported. One that still runs comes back with its next report. Not a change of the registry:
+    no revision, no audit entry."""
+
+    request_id: str
+    time_ms: int
+    agents: tuple[ForgottenAgent, ...]
 
 
 Command = (
@@ -262,11 +290,25 @@ Command = (
     | NoteBackup
     | KeepKey
     | Acknowledge
+    | ForgetAgents
 )
 # What members of feature level 1 cannot read: proposed only where level 2 is in force.
-SINCE_LEVEL_2 = (Label, SetPolicy, KeepKey, Hold, Retain, Purge, PutChunk, Collect, Repack, Index, NoteBackup)
+SINCE_LEVEL_2 = (
+    Label,
+    SetPolicy,
+    KeepKey,
+    Hold,
+    Retain,
+    Purge,
+    PutChunk,
+    Collect,
+    Repack,
+    Index,
+    NoteBackup,
+    ForgetAgents,
+)
 # What is taken when there is no space for more: it gives space back, or is needed to.
-FREEING = (Retain, Purge, Collect, Repack, Index)
+FREEING = (Retain, Purge, Collect, Repack, Index, ForgetAgents)
 
 encode = msgpack.Encoder().encode
 decode = msgpack.Decoder(Command).decode

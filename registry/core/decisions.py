@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 
 from msgspec import structs
 
+from registry.core import limits
 from registry.core.errors import NotFound, Reason
 from registry.core.model import Change, Removed, Version
 from registry.core.outcomes import Rejected
 from registry.core.state import State, View
-
-_TIME_MAX_S = 253_402_300_799  # the last second of the year 9999: datetime knows none after it
 
 
 def accept(state: State, change: Change) -> None:
@@ -108,5 +107,7 @@ def not_indexed(state: View, kept: str) -> Rejected:
 
 def told(removed: Removed) -> str:
     """Who, when and why, for people."""
-    when = datetime.fromtimestamp(min(removed.time_ms // 1000, _TIME_MAX_S), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    when = datetime.fromtimestamp(min(removed.time_ms, limits.TIME_MAX_MS) // 1000, UTC).strftime(
+        "%Y-%m-%d %H:%M:%S UTC"
+    )
     return f"{removed.principal or 'someone'} on {when}: {removed.reason}"

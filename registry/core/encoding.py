@@ -9,6 +9,7 @@ from msgspec import Struct, msgpack, to_builtins
 FINGERPRINT_BYTES = 16
 NARROW_FIELDS = 15  # whose number fits into the first byte of a MessagePack map
 encode = msgpack.Encoder(order="deterministic").encode  # for structs of so many fields, and structs inside them
+encode_sorted = msgpack.Encoder(order="sorted").encode  # likewise, and the fields of structs in order of name
 _encode = msgpack.Encoder().encode
 
 

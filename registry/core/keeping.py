@@ -1,4 +1,4 @@
-"""What the policy fields `keep_last` and `keep_days` say."""
+"""What the policy fields `keep_last`, `keep_days` and `agents_expire_days` say."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from registry.core.model import SNAPSHOTS, Policy
 ALL = "all"
 LAST_HINT = f"write 10 (of each class), published=10,periodic=3 (classes: {', '.join(SNAPSHOTS)}), or {ALL}"
 DAYS_HINT = f"write a number of days up to {limits.KEEP_DAYS}, or {ALL}"
+NEVER = "never"
+EXPIRE_HINT = f"write a number of days from 1 to {limits.KEEP_DAYS}, or {NEVER}"
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _NOTHING: Mapping[str, int | None] = MappingProxyType(dict.fromkeys(SNAPSHOTS, 0))
 
@@ -57,12 +59,27 @@ def parse_days(text: str) -> int | None:
     return None if text == ALL else _number("keep_days", text, limits.KEEP_DAYS, DAYS_HINT)
 
 
+def parse_expiry(text: str) -> int | None:
+    """None: never. Raises Invalid."""
+    if text == NEVER:
+        return None
+    days = _number("agents_expire_days", text, limits.KEEP_DAYS, EXPIRE_HINT)
+    if not days:
+        raise _invalid("agents_expire_days", text, EXPIRE_HINT)
+    return days
+
+
+def agents_expire_days(policy: Policy) -> int | None:
+    """Of a policy in force: after how many silent days agents are forgotten. None: never."""
+    return parse_expiry(policy.agents_expire_days) if policy.agents_expire_days else None
+
+
 def _number(field: str, text: str, most: int, hint: str) -> int:
     if not _NUMBER.fullmatch(text):
         raise _invalid(field, text, hint)
     if int(text) > most:
         raise Invalid(
-            Reason.TOO_LARGE, f"{field} is {text}", hint=f"at most {most}, or {ALL}", metadata={"limit": str(most)}
+            Reason.TOO_LARGE, f"{field} is {text}", hint=f"at most {most}; {hint}", metadata={"limit": str(most)}
         )
     return int(text)
 
@@ -71,4 +88,8 @@ def _invalid(field: str, text: str, hint: str) -> Invalid:
     return Invalid(Reason.INVALID_REQUEST, f"not a value of {field}: {text[:80]!a}", hint=hint)
 
 
-PARSERS: Mapping[str, Callable[[str], object]] = {"keep_last": parse_last, "keep_days": parse_days}
+PARSERS: Mapping[str, Callable[[str], object]] = {
+    "keep_last": parse_last,
+    "keep_days": parse_days,
+    "agents_expire_days": parse_expiry,
+}

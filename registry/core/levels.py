@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import structs
 
-from registry.core.commands import Command, Publish, Switch
+from registry.core.commands import Acknowledge, Command, Publish, Switch
 
 _PUBLISH: dict[str, Any] = {
     "parents": (),
@@ -23,6 +23,7 @@ _PUBLISH: dict[str, Any] = {
     "findings": (),
     "literals": (),
     "snapshot": "published",
+    "needs": (),
 }
 _CONTENT: dict[str, Any] = {"base": "", "depth": 0, "chunks": (), "settled": False}
 
@@ -33,6 +34,9 @@ def as_read_below_level_2(command: Command) -> Command:
             return structs.replace(command, **_PUBLISH, content=structs.replace(command.content, **_CONTENT))
         case Switch():
             moves = tuple(structs.replace(move, verdict="", verdict_from=0) for move in command.moves)
-            return structs.replace(command, moves=moves)
+            return structs.replace(command, moves=moves, not_before_ms=0, deadline_ms=0)
+        case Acknowledge():
+            contacts = tuple(structs.replace(contact, session="") for contact in command.contacts)
+            return structs.replace(command, contacts=contacts)
         case _:
             return command

@@ -23,6 +23,8 @@ FACTS = 32
 PARENTS = 16
 REQUIRES = 64
 REQUIRES_CHARS = 256
+NEEDS = 32  # of one version
+NEED_CHARS = 128
 SECRETS = 256  # values left out of one content
 SECRET_NAME_CHARS = 256
 FINGERPRINT_KEY_BYTES = 32
@@ -51,6 +53,7 @@ PARSE_MEMORY_BYTES = 1024 * MIB
 MOVES = 64  # pointers in one atomic switch
 ACKS = 256  # in one acknowledge
 CONTACTS = 5000  # in one acknowledge
+FORGOTTEN = 500  # agents and rows of agents, counted together, in one forgetting
 BATCH_OPERATIONS = 256
 RETAINED = 200  # versions in one retain
 COLLECTED = 200  # chunks in one collect
@@ -66,18 +69,27 @@ KEEP_LAST = 10_000  # of one class: apply counts them
 KEEP_DAYS = 36_500
 KEEP_CHARS = 128
 FOLLOWS = 1000  # pointers one poll follows
+KEPT = 16  # digests on an agent's disk that one poll names, for each of them
+INLINE_BYTES = 64 * KIB  # of one content inside the reply to a poll
 REQUESTS_REMEMBERED = 100_000  # outcomes kept for retries
 POINTERS = 100  # of one workflow
 ROLLBACK_SWITCHES = 10_000  # a rollback looks back at most this many switches
 CLOCK_AHEAD_S = 10.0  # a request id made this far in the future is refused
+
+TIME_MAX_MS = 253_402_300_799_999  # the last moment of the year 9999: calendars know none after it
 
 # Reading
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
 POLL_WAIT_S = 60.0
 AGENT_SILENT_S = 120.0  # two polls and the time until contacts are recorded
+AGENT_TWINS_S = 600.0  # for so long after they were seen last, two agents with one name are spoken of
 WATCH_BATCH = 256  # changes in one message
 WATCH_HEARTBEAT_S = 15.0
+
+# Memory of one process, for speed alone
+NAMES_REMEMBERED = 4096  # found good: the same ones come again and again, and every member checks every command
+ROWS_REMEMBERED = 512  # decoded, of a kind: who proposes a switch, applies it or delivers it reads the same ones
 
 # gRPC
 MESSAGE_BYTES = CONTENT_BYTES_CEILING + 1 * MIB

@@ -20,7 +20,7 @@ from typing import Any, assert_never, cast
 
 from msgspec import structs
 
-from registry.core import limits, request_ids, validation
+from registry.core import fleet, limits, request_ids, validation
 from registry.core.commands import (
     SINCE_LEVEL_2,
     Ack,
@@ -28,6 +28,7 @@ from registry.core.commands import (
     BeginEpoch,
     Collect,
     Command,
+    ForgetAgents,
     Found,
     Hold,
     Index,
@@ -99,6 +100,8 @@ def apply(
     match command:
         case Acknowledge():
             return _acknowledge(state, command)
+        case ForgetAgents():
+            return fleet.forget(state, command)
         case KeepKey():
             return _keep_key(state, command)
         case Retain():
@@ -195,7 +198,7 @@ def _fingerprint(command: Remembering) -> bytes:
                 command, **_DERIVED, time_ms=0, parents=() if command.parent_references else command.parents
             )
         case Switch():
-            asked = structs.replace(command, time_ms=0, moves=tuple(_asked(move) for move in command.moves))
+            asked = structs.replace(command, time_ms=0, moves=tuple([_asked(move) for move in command.moves]))
         case SetPolicy():
             asked = structs.replace(command, time_ms=0)
         case Mark() | Label() | Hold() | Purge():
@@ -302,8 +305,9 @@ def _acknowledge(state: State, command: Acknowledge) -> Acknowledged:
         if known is None or known.incarnation != ack.incarnation or known.sequence < ack.sequence:
             state.put_agent(_agent(ack))
     for contact in command.contacts:
-        if contact.time_ms > state.contact_ms(contact.agent):
-            state.put_contact(contact.agent, contact.time_ms)
+        known_contact = state.contact(contact.agent)
+        if contact.time_ms > known_contact.time_ms:
+            state.put_contact(contact.agent, fleet.heard(known_contact, contact))
     return Acknowledged(revision=state.registry().revision)
 
 

@@ -61,6 +61,7 @@ class Version(Struct, frozen=True, kw_only=True, omit_defaults=True):
     snapshot: Snapshot = "published"
     hold: str = ""  # why retention must keep it; empty: it is not held
     removed: Removed | None = None  # the content may still be there, if another version has the same bytes
+    needs: tuple[str, ...] = ()  # of the machines that install it; see core.needs
 
 
 class Policy(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,6 +74,7 @@ class Policy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     immutable_labels: str = ""  # patterns of label keys, comma separated: `release-*,approved`
     keep_last: str = ""  # versions whose content is kept: `10` of each class, or `published=10,periodic=3`; `all`
     keep_days: str = ""  # versions younger than this are kept: a number of days, or `all`
+    agents_expire_days: str = ""  # agents silent for so many days are forgotten: a number, or `never`
 
 
 class Pointer(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,6 +91,8 @@ class Pointer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     principal: str = ""
     time_ms: int = 0
     rollback: bool = False
+    not_before_ms: int = 0  # agents fetch it at once and install it no earlier; 0: at once
+    deadline_ms: int = 0  # agents install it no later; 0: whenever
 
 
 class Digest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -178,6 +182,17 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     running_version: int = 0
     running_digest: str = ""
     reported_ms: int = 0
+
+
+class LastContact(Struct, frozen=True, kw_only=True, array_like=True):
+    """When an agent was last heard of, and which runs of it were heard of last. Times are unix ms; 0: never.
+
+    `twins_ms`: when a run was last heard of again after another one: two agents have this name."""
+
+    time_ms: int = 0
+    session: str = ""
+    previous_session: str = ""
+    twins_ms: int = 0
 
 
 class Registry(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from registry.core import limits
 from registry.core.errors import Invalid, Reason
@@ -32,6 +33,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+@lru_cache(limits.NAMES_REMEMBERED)
 def check_workflow(name: str) -> str:
     parts = name.split("/")
     if len(parts) != 2 or not all(NAME.fullmatch(part) for part in parts):
@@ -39,6 +41,7 @@ def check_workflow(name: str) -> str:
     return name
 
 
+@lru_cache(limits.NAMES_REMEMBERED)
 def check_pointer(name: str) -> str:
     if not NAME.fullmatch(name) or not name[0].isalpha() or _LIKE_A_VERSION.fullmatch(name):
         raise _invalid(name, "pointer", f"it starts with a letter and is no version such as v1.2.3; {ALLOWED}")
@@ -63,6 +66,7 @@ def check_site(name: str) -> str:
     return check_name(name, "site") if name else name
 
 
+@lru_cache(limits.NAMES_REMEMBERED)
 def check_principal(name: str) -> str:
     """Who asks, as a certificate or an operator names them: one line. Empty: not said."""
     return check_line(name, "principal", limits.PRINCIPAL_CHARS)

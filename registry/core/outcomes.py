@@ -97,6 +97,11 @@ class Acknowledged(Struct, frozen=True, kw_only=True, tag="acknowledged"):
     revision: int
 
 
+class AgentsForgotten(Struct, frozen=True, kw_only=True, tag="agents_forgotten"):
+    revision: int
+    rows: int  # of agents, one for each pointer that one reported about
+
+
 class Rejected(Struct, frozen=True, kw_only=True, tag="rejected"):
     """Decided: no. `reason` is one of errors.Reason; nothing changed."""
 
@@ -125,6 +130,7 @@ Outcome = (
     | BackupNoted
     | KeyKept
     | Acknowledged
+    | AgentsForgotten
     | Rejected
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Protocol
 
 from msgspec import structs
@@ -32,14 +33,21 @@ class Lookup(Protocol):
 
 def said(lookup: Lookup, scope: str) -> list[tuple[str, Policy]]:
     """The scopes that say something about `scope` (`*`, `ns/*` or `ns/name`), from the widest to the narrowest."""
-    scopes = dict.fromkeys((EVERYWHERE, f"{scope.partition('/')[0]}/*", scope))
-    return [(each, policy) for each in scopes if (policy := lookup.policy(each)) is not None]
+    return [(each, policy) for each in _scopes(scope) if (policy := lookup.policy(each)) is not None]
+
+
+@lru_cache(limits.NAMES_REMEMBERED)
+def _scopes(scope: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((EVERYWHERE, f"{scope.partition('/')[0]}/*", scope)))
 
 
 def effective(lookup: Lookup, scope: str) -> Policy:
     """What holds in `scope`: every field filled in."""
+    found = said(lookup, scope)
+    if not found:
+        return DEFAULTS
     fields = structs.asdict(DEFAULTS)
-    for _, policy in said(lookup, scope):
+    for _, policy in found:
         fields |= {field: value for field, value in structs.asdict(policy).items() if value}
     return Policy(**fields)
 

@@ -164,6 +164,7 @@ def _store(state: State, command: Publish, level: int) -> Version:
         summary=command.summary,
         change=command.change,
         snapshot=command.snapshot,
+        needs=tuple(dict.fromkeys(command.needs)),
     )
     workflow = workflow or Workflow(name=command.workflow, kind=command.kind, versions=0, created_ms=command.time_ms)
     state.put_workflow(structs.replace(workflow, versions=version.number))

@@ -11,6 +11,7 @@ from registry.core.model import (
     Change,
     Content,
     Digest,
+    LastContact,
     Pointer,
     Policy,
     Registry,
@@ -22,7 +23,7 @@ from registry.core.outcomes import Remembered
 
 
 class View(Protocol):
-    """A missing row is None (counters: a fresh Registry, contact 0)."""
+    """A missing row is None (counters: a fresh Registry; contacts: an empty LastContact)."""
 
     def registry(self) -> Registry: ...
 
@@ -105,7 +106,7 @@ class View(Protocol):
 
     def agent(self, workflow: str, pointer: str, agent: str) -> Agent | None: ...
 
-    def contact_ms(self, agent: str) -> int: ...
+    def contact(self, agent: str) -> LastContact: ...
 
 
 class State(View, Protocol):
@@ -171,4 +172,8 @@ class State(View, Protocol):
 
     def put_agent(self, agent: Agent) -> None: ...
 
-    def put_contact(self, agent: str, time_ms: int) -> None: ...
+    def delete_agent(self, workflow: str, pointer: str, agent: str) -> None: ...
+
+    def put_contact(self, agent: str, contact: LastContact) -> None: ...
+
+    def delete_contact(self, agent: str) -> None: ...

@@ -15,8 +15,8 @@ NO_ROLLBACK_TARGET instead of going round. A switch by hand starts afresh.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from msgspec import structs
 
@@ -35,8 +35,7 @@ _UNUSABLE = {
 }
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     """One move, decided."""
 
     move: Move
@@ -48,10 +47,9 @@ class _Step:
 def switch(state: State, command: Switch, *, level: int) -> Switched | Rejected:
     """Decide the command and write it. `command` is well-formed (validation.check)."""
     currents = [state.pointer(move.workflow, move.pointer) for move in command.moves]
-    leaving = {(current.workflow, current.version) for current in currents if current is not None}
     steps: list[_Step] = []
     for move, current in zip(command.moves, currents, strict=True):
-        step = _decide(state, command, move, current, leaving, level)
+        step = _decide(state, command, move, current, currents, level)
         if isinstance(step, Rejected):
             return step
         steps.append(step)
@@ -64,9 +62,9 @@ def way_back(view: View, current: Pointer, *, most: int) -> Version | None:
 
 
 def _decide(
-    state: State, command: Switch, move: Move, current: Pointer | None, leaving: set[tuple[str, int]], level: int
+    state: State, command: Switch, move: Move, current: Pointer | None, currents: list[Pointer | None], level: int
 ) -> _Step | Rejected:
-    if state.workflow(move.workflow) is None:
+    if current is None and state.workflow(move.workflow) is None:  # what has a pointer is there
         return no_workflow(state, move.workflow)
     generation = current.generation if current else 0
     if move.expected_generation is not None and move.expected_generation != generation:
@@ -80,7 +78,8 @@ def _decide(
             metadata={"workflow": move.workflow, "pointer": move.pointer},
         )
     if current is not None and not move.target:
-        return _pick(state, move, current, {number for name, number in leaving if name == move.workflow}, level)
+        leaving = {other.version for other in currents if other is not None and other.workflow == move.workflow}
+        return _pick(state, move, current, leaving, level)
     return _named(state, command, move, current, level)
 
 
@@ -188,8 +187,8 @@ def _same_bytes(current: Pointer, target: Version) -> tuple[str, ...]:
 
 
 def _too_many_pointers(state: State, steps: list[_Step]) -> Rejected | None:
-    created = Counter(step.move.workflow for step in steps if step.current is None)
-    for workflow, count in created.items():
+    created = [step.move.workflow for step in steps if step.current is None]
+    for workflow, count in Counter(created).items() if created else ():
         if sum(1 for _ in state.pointers(workflow)) + count > limits.POINTERS:
             return reject(
                 state,
@@ -222,14 +221,17 @@ def _mismatch(state: State, move: Move, current: Pointer | None) -> Rejected:
 
 
 def _record(pointer: Pointer) -> dict[str, str]:
-    """All of a pointer's record, as metadata."""
+    """All of a pointer's record, as metadata; without times that were not set, which level 1 does not know."""
     values = structs.asdict(pointer)
+    for name in ("not_before_ms", "deadline_ms"):
+        if not values[name]:
+            del values[name]
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
 
 
 def _write(state: State, command: Switch, steps: list[_Step], level: int) -> Switched:
     revision = state.registry().revision + 1
-    pointers = tuple(_moved(step, command, revision) for step in steps)
+    pointers = tuple([_moved(step, command, revision) for step in steps])
     status_changes = _failures(state, steps) if command.rollback and not command.keep_status else ()
     for pointer in pointers:
         state.put_pointer(pointer)
@@ -247,13 +249,13 @@ def _write(state: State, command: Switch, steps: list[_Step], level: int) -> Swi
             action="rollback" if command.rollback else "switch",
             reason=command.reason,
             request_id=command.request_id,
-            workflows=tuple(dict.fromkeys(pointer.workflow for pointer in pointers)),
+            workflows=tuple(dict.fromkeys([pointer.workflow for pointer in pointers])),
             pointers=pointers,
             status_changes=status_changes,
             forced=command.force and level >= 2,
         ),
     )
-    notes = tuple(note for step in steps for note in step.notes)
+    notes = tuple([note for step in steps for note in step.notes])
     return Switched(revision=revision, pointers=pointers, status_changes=status_changes, notes=notes)
 
 
@@ -270,6 +272,8 @@ def _moved(step: _Step, command: Switch, revision: int) -> Pointer:
         principal=command.principal,
         time_ms=command.time_ms,
         rollback=command.rollback,
+        not_before_ms=command.not_before_ms,
+        deadline_ms=command.deadline_ms,
     )
 
 

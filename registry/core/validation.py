@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_never, get_args
 
-from registry.core import limits, names, policies, request_ids
+from registry.core import limits, names, needs, policies, request_ids
 from registry.core.commands import (
     Ack,
     Acknowledge,
     BeginEpoch,
     Collect,
     Command,
+    ForgetAgents,
+    ForgottenAgent,
     Found,
     Hold,
     Index,
@@ -131,6 +133,13 @@ def check(command: Command) -> None:
             for contact in command.contacts:
                 names.check_agent(contact.agent)
                 _number(contact.time_ms, "time_ms")
+                if contact.session:
+                    names.check_line(contact.session, "session", limits.NAME_CHARS)
+        case ForgetAgents():
+            request_ids.check(command.request_id)
+            _some(sum(agent.weight for agent in command.agents), "agents and rows to forget", limits.FORGOTTEN)
+            for agent in command.agents:
+                _forgotten(agent)
         case _:
             assert_never(command)
     _number(command.time_ms, "time_ms")
@@ -165,6 +174,9 @@ def _publish(command: Publish) -> None:
     _count(len(command.parents), "parents", limits.PARENTS)
     for parent in command.parents:
         _number(parent, "parent", least=1)
+    _count(len(command.needs), "needs", limits.NEEDS)
+    for need in command.needs:
+        needs.parse(need)
     _found_in_content(command)
 
 
@@ -280,6 +292,7 @@ def _labels(labels: Mapping[str, str]) -> None:
 def _switch(command: Switch) -> None:
     names.check_principal(command.principal)
     _reason(command.reason)
+    _times(command)
     if not command.moves:
         raise Invalid(Reason.INVALID_REQUEST, "no pointer to move", hint="name at least one workflow")
     _count(len(command.moves), "pointers in one switch", limits.MOVES)
@@ -293,6 +306,21 @@ def _switch(command: Switch) -> None:
                 hint="name each pointer once; nothing was moved",
             )
         seen.add((move.workflow, move.pointer))
+
+
+def _times(command: Switch) -> None:
+    for name, value in (("not_before_ms", command.not_before_ms), ("deadline_ms", command.deadline_ms)):
+        _number(value, name, most=limits.TIME_MAX_MS)
+    if command.rollback and (command.not_before_ms or command.deadline_ms):
+        raise Invalid(
+            Reason.INVALID_REQUEST, "a rollback with times", hint="it holds at once and for ever; nothing was moved"
+        )
+    if 0 < command.deadline_ms <= command.not_before_ms:
+        raise Invalid(
+            Reason.INVALID_REQUEST,
+            "the deadline is not after the time before which nothing is installed",
+            hint="give a later deadline, or none; nothing was moved",
+        )
 
 
 def _move(move: Move, rollback: bool) -> None:
@@ -328,6 +356,15 @@ def _ack(ack: Ack) -> None:
         _number(value, "number in an ack")
 
 
+def _forgotten(agent: ForgottenAgent) -> None:
+    names.check_agent(agent.agent)
+    for workflow, pointer in agent.rows:
+        names.check_workflow(workflow)
+        names.check_pointer(pointer)
+    if agent.heard_ms is not None:
+        _number(agent.heard_ms, "heard_ms")
+
+
 def _reason(reason: str) -> None:
     if not reason.strip():
         raise Invalid(
@@ -336,9 +373,10 @@ def _reason(reason: str) -> None:
     names.check_text(reason, "reason", limits.REASON_CHARS)
 
 
-def _number(value: int, what: str, *, least: int = 0) -> None:
-    if not least <= value <= NUMBER_MAX:
-        raise Invalid(Reason.INVALID_REQUEST, f"{what} is {value}", hint=f"it is a number from {least} on")
+def _number(value: int, what: str, *, least: int = 0, most: int = NUMBER_MAX) -> None:
+    if not least <= value <= most:
+        hint = f"it is a number from {least} on" if most == NUMBER_MAX else f"it is a number from {least} to {most}"
+        raise Invalid(Reason.INVALID_REQUEST, f"{what} is {value}", hint=hint)
 
 
 def _some(count: int, what: str, most: int) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 
 
 class Budget:
     def __init__(self, timeout_s: float) -> None:
-        self._deadline = asyncio.get_running_loop().time() + timeout_s
+        self._deadline_s = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
-        return max(self._deadline - asyncio.get_running_loop().time(), 0.0)
+        return max(self._deadline_s - time.monotonic(), 0.0)

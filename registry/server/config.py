@@ -16,13 +16,13 @@ from cluster.limits import CATCH_UP_BYTES_S, LOCAL, RESERVE_BYTES, WIDE_AREA, Ti
 from registry.core import limits
 from registry.core.errors import Invalid
 from registry.core.names import check_name
-from registry.server.limits import RESERVE_LEAST_BYTES
+from registry.server.limits import RESERVE_LEAST_BYTES, WORKERS
 
 OPTIONS = frozenset(
     {
         "name", "data_dir", "listen", "peer_listen", "http_listen", "advertise", "peer_advertise", "cluster",
         "join", "observer", "datacenter", "tls_cert", "tls_key", "tls_ca", "insecure", "content_limit",
-        "large_content_limit", "timing", "catch_up_rate", "reserve",
+        "large_content_limit", "timing", "catch_up_rate", "reserve", "workers",
     }
 )  # fmt: skip
 
@@ -89,6 +89,7 @@ class Config:
     timing: Timing
     catch_up_bytes_s: int
     reserve_bytes: int  # with less left to write, writes are refused
+    workers: int  # processes that serve the API beside this one; 0: it serves it
 
 
 def parse_address(text: str, what: str) -> Address:
@@ -166,6 +167,7 @@ def build(
     timing: str = "local",
     catch_up_rate: int = CATCH_UP_BYTES_S,
     reserve: int = RESERVE_BYTES,
+    workers: int = 0,
 ) -> Config:
     """A checked Config. Raises ConfigError."""
     _checked_name(name, "--name")
@@ -195,6 +197,8 @@ def build(
         raise ConfigError(
             f"--reserve: {reserve} bytes would be written before anybody knows; {RESERVE_LEAST_BYTES} at least"
         )
+    if not 0 <= workers <= WORKERS:
+        raise ConfigError(f"--workers: {workers} is outside 0 to {WORKERS}; about one for each core that is to spare")
     binds = {
         "--listen": parse_address(listen, "--listen"),
         "--peer-listen": parse_address(peer_listen, "--peer-listen"),
@@ -231,6 +235,7 @@ def build(
         timing=TIMINGS[timing],
         catch_up_bytes_s=catch_up_rate,
         reserve_bytes=reserve,
+        workers=workers,
     )
 
 

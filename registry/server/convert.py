@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import cast
 
 import msgspec
 
-from registry.core import commands, limits, model, outcomes
+from registry.core import commands, fleet, model, outcomes
 from registry.core.impact import Impact
 from registry.formats.model import Finding
 from registry.store import queries
@@ -38,6 +39,7 @@ def version(row: model.Version) -> registry_pb2.Version:
         snapshot=row.snapshot,
         hold=row.hold,
         removed=None if row.removed is None else _removed(row.removed),
+        needs=row.needs,
     )
 
 
@@ -94,6 +96,8 @@ def pointer(row: model.Pointer) -> registry_pb2.Pointer:
         principal=row.principal,
         time_ms=row.time_ms,
         rollback=row.rollback,
+        not_before_ms=row.not_before_ms,
+        deadline_ms=row.deadline_ms,
     )
 
 
@@ -109,7 +113,8 @@ def workflow(row: queries.WorkflowSummary) -> registry_pb2.Workflow:
 
 
 def agent(row: queries.AgentReport, now_ms: int) -> registry_pb2.AgentRow:
-    report, age_ms = row.agent, max(now_ms - row.contact_ms, 0)
+    report = row.agent
+    standing = fleet.standing(report, row.target, row.contact, now_ms, newest=row.newest)
     return registry_pb2.AgentRow(
         agent=report.agent,
         site=report.site,
@@ -120,24 +125,22 @@ def agent(row: queries.AgentReport, now_ms: int) -> registry_pb2.AgentRow:
         digest=report.running_digest,
         generation=report.running_generation,
         target_generation=report.generation,
-        state=agent_state(report, row.target.generation, age_ms),
+        state="current" if standing == "on_target" else standing,
         code=report.code,
         detail=report.detail,
         reported_ms=report.reported_ms,
-        age_ms=age_ms,
+        age_ms=max(now_ms - row.contact.time_ms, 0),
+        twins=fleet.has_twins(row.contact, now_ms),
     )
 
 
-def agent_state(report: model.Agent, generation: int, age_ms: int) -> str:
-    """Against the pointer's current generation: installing, current, error (it refused or reverted), behind; or silent:
-    nobody has heard of it for so long that what it said may not hold any more."""
-    if age_ms > limits.AGENT_SILENT_S * 1000:
-        return "silent"
-    if report.generation < generation:
-        return "behind"
-    if report.phase in ("reverted", "refused"):
-        return "error"
-    return "current" if report.phase == "confirmed" else "installing"
+def unkept_needs(outcome: outcomes.Published, needs: Sequence[str]) -> list[str]:
+    """A note, where a publish of the newest bytes named other needs than they were kept with."""
+    kept = outcome.version.needs
+    if outcome.created or not needs or set(kept) == set(needs):
+        return []
+    said = f"needs {', '.join(kept)}" if kept else "names no needs"
+    return [f"needs belong to the version that is kept: version {outcome.version.number} has these bytes and {said}"]
 
 
 def status_change(row: model.StatusChange) -> registry_pb2.StatusChange:

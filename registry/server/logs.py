@@ -31,11 +31,13 @@ class _Stderr:
             sys.stderr.flush()
 
 
-def configure(member: str, level: int = logging.INFO) -> None:
-    """Once per process. Every line names the member."""
+def configure(member: str, level: int = logging.INFO, *, worker: int = 0) -> None:
+    """Once per process. Every line names the member, and the worker of it (0: none)."""
 
     def name_member(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event["member"] = member
+        if worker:
+            event["worker"] = worker
         return event
 
     shared = [*_SHARED, name_member]
@@ -43,7 +45,7 @@ def configure(member: str, level: int = logging.INFO) -> None:
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Stderr())),  # a line at once: workers write there too
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -30,10 +31,11 @@ from cluster.member import Member, MemberConfig
 from cluster.peers import PeerTls
 from registry.core import limits as core_limits
 from registry.server import limits, logs, offline, space, tls
+from registry.server.api_port import StartError
 from registry.server.config import TIMINGS, Config, ConfigError, build, read_toml
 from registry.server.identity import DATABASE, DataDirectory, Identity, IdentityError
 from registry.server.inspector import Inspector
-from registry.server.member import RegistryMember, StartError, foundation
+from registry.server.member import RegistryMember, foundation
 from registry.store import tables
 
 EXIT_START, EXIT_USAGE, EXIT_REMOVED, EXIT_FAILED = 1, 2, 4, 70
@@ -92,7 +94,11 @@ class _Program(click.Command):
     "--peer-listen", default="127.0.0.1:7401", show_default=True, metavar="HOST:PORT", help="The other members."
 )
 @click.option(
-    "--http-listen", default="127.0.0.1:7402", show_default=True, metavar="HOST:PORT", help="/livez, /readyz, /metrics."
+    "--http-listen",
+    default="127.0.0.1:7402",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Agents by HTTP; /livez, /readyz, /metrics.",
 )
 @click.option("--advertise", default="", metavar="HOST:PORT", help="Where clients reach the API, if not at --listen.")
 @click.option(
@@ -164,6 +170,14 @@ class _Program(click.Command):
     show_default=True,
     help="Room that is set aside: with less left, writes are refused (NO_SPACE); reads, deletions and rollbacks go on.",
 )
+@click.option(
+    "--workers",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Processes that serve the API and agents, on the same ports; 0: this one does it alone.",
+)
 @click.version_option(package_name="workflow-registry")
 @click.pass_context
 def main(context: click.Context, /, config: str | None, **options: Any) -> None:
@@ -202,6 +216,8 @@ def main(context: click.Context, /, config: str | None, **options: Any) -> None:
 async def _run(config: Config, identity: Identity) -> None:
     # Secrets are in memory until they are left out of what is kept: a core file would bring them to the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # each agent that waits takes one
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unhandled)
     asked: asyncio.Future[str] = loop.create_future()
@@ -222,15 +238,18 @@ async def _run(config: Config, identity: Identity) -> None:
                 open_cluster=partial(_open_cluster, config, identity, peer_tls, environment),
                 founder=not identity.joined,
             )
-            await member.start()
-            log.info(
-                "started",
-                api=member.api_address,
-                peer=str(config.peer_listen),
-                http=member.http_address,
-                data_dir=str(config.data_dir),
-                id=identity.id,
-            )
+            await member.start(asked)
+            gc.collect()
+            gc.freeze()  # modules and what lives as long as the process: looking through it again holds the loop up
+            if not asked.done():
+                log.info(
+                    "started",
+                    api=member.api_address,
+                    peer=str(config.peer_listen),
+                    http=member.http_address,
+                    data_dir=str(config.data_dir),
+                    id=identity.id,
+                )
             await _until(asked, member, config.name)
         finally:
             environment.close()

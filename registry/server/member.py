@@ -5,57 +5,40 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any
 
-import grpc
 import msgspec
 import structlog
-from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from cluster.api import Cluster, StateMachine
 from cluster.kv.api import Damaged, Environment
 from registry.core import commands
-from registry.core import limits as core_limits
 from registry.core.errors import RegistryError
 from registry.core.model import Registry
 from registry.server import limits, repair, space, tls
+from registry.server.api_port import ApiPort, SharedPort, StartError, look, said
 from registry.server.config import Address, Config
-from registry.server.feed import Feed
-from registry.server.health import Health
-from registry.server.http import HttpServer, Response
+from registry.server.delivery_metrics import DeliveryMetrics
+from registry.server.http import HttpServer, Route
+from registry.server.http_errors import failures
+from registry.server.http_messages import Response
+from registry.server.hub import Hub
 from registry.server.inspector import Inspector
-from registry.server.metrics import CONTENT_TYPE, Metrics
-from registry.server.parts import SERVICES, Parts
+from registry.server.member_parts import MemberParts
+from registry.server.metrics import CONTENT_TYPE, Gauges, Metrics
+from registry.server.parts import CLUSTER, SERVICES
 from registry.server.repair import Repairs
 from registry.server.rpc import Rpc, not_admitted
 from registry.server.state_machine import RegistryStateMachine
+from registry.server.workers import passing
+from registry.server.workers.supervisor import Condition, Counters, SharedEnvironment, SharedFeed, Workers
 from registry.store import queries
 
 OpenCluster = Callable[[str, StateMachine], Cluster]  # this member's API address, what it applies to
-Handler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
-BIND_HINT = "stop what listens there, or choose another address"
 log = structlog.get_logger()
-
-_OPTIONS: list[tuple[str, int]] = [
-    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second owner
-    ("grpc.max_receive_message_length", core_limits.MESSAGE_BYTES),
-    ("grpc.max_send_message_length", core_limits.MESSAGE_BYTES),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", limits.PING_MIN_MS),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", limits.PING_MIN_MS),
-    ("grpc.http2.max_ping_strikes", 0),
-    # else gRPC drops some of more than 1000 calls that arrive together, as CANCELLED and without a reason
-    ("grpc.server.max_pending_requests", limits.CONCURRENT_CALLS),
-    ("grpc.server.max_pending_requests_hard_limit", limits.CONCURRENT_CALLS),
-]
-
-
-class StartError(Exception):
-    """What could not be had at start: a port, mostly."""
 
 
 class RegistryMember:
@@ -77,12 +60,15 @@ class RegistryMember:
         self._inspector = inspector
         self._open_cluster = open_cluster
         self._repairs = Repairs()
-        self.feed = Feed(self._known())
+        self.feed = SharedFeed(self._known())
         self.metrics = Metrics()
         self.rpc = Rpc(self.metrics, self._repairs)
-        self._http = HttpServer({"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics})
-        self._grpc = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=limits.CONCURRENT_CALLS)
-        self._health = Health([service.full_name for service in SERVICES])
+        self.hub = Hub()
+        probes = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics}
+        self._http = HttpServer({path: Route(handle) for path, handle in probes.items()})
+        self._api = None if config.workers else ApiPort(SERVICES)
+        self._shared: list[SharedPort] = []  # ports held for the workers
+        self._workers: Workers | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._caught_up = False
         self._stopping = False
@@ -90,23 +76,24 @@ class RegistryMember:
         self.http_address = ""
         self.cluster: Cluster
 
-    async def start(self) -> None:
-        """Take the ports, serve, and take part. Raises StartError."""
+    async def start(self, asked: asyncio.Future[Any] | None = None) -> None:
+        """Take the ports, serve, and take part. `asked` to stop meanwhile, it waits for no workers. Raises
+        StartError."""
         config = self._config
-        self.http_address = await self._bind_http(config.http_listen)
-        bound = self._bind_api(config.listen)
-        self.api_address = str(config.advertise or bound)
-        machine = RegistryStateMachine(
-            self.feed, self._environment, lambda cause, versions: self._parts.removed(cause, versions)
-        )
+        await self._bind()
+        machine = RegistryStateMachine(self.feed, self._environment, self._removed)
         self.cluster = self._open_cluster(self.api_address, machine)
         self._serve()
         self._hold()
         try:
             await self.cluster.start()
         except OSError as error:
-            raise StartError(f"--peer-listen {config.peer_listen}: {_said(error)}") from error
-        await self._grpc.start()
+            raise StartError(f"--peer-listen {config.peer_listen}: {said(error)}") from error
+        if self._api is not None:
+            await self._api.start(self._parts.handlers)
+        if self._workers is not None:
+            self._run(self._workers.run())
+            await self._workers.started(asked)
         for work in (self._become_ready, self._report_health, *self._parts.background):
             self._run(work())
         self._run(self._repairs.run(self.cluster))
@@ -114,15 +101,21 @@ class RegistryMember:
     async def stop(self) -> None:
         """Not ready, no new calls, running ones finish, leadership handed over, everything closed."""
         self._stopping = True
-        await self._health.leave()
+        if self._api is not None:
+            await self._api.leave()
         self.rpc.drain()
         self.feed.close()
-        await self._grpc.stop(limits.GRACE_S)
+        if self._workers is not None:
+            await self._workers.stop(limits.GRACE_S + limits.WORKER_STOP_S)
+        if self._api is not None:
+            await asyncio.gather(self._api.stop(), self._http.finish(limits.GRACE_S))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.cluster.stop(handover_s=limits.HANDOVER_S)
         await self._http.stop()
+        for port in self._shared:
+            port.close()
 
     async def failure(self) -> BaseException:
         """Wait until the cluster or background work has failed hard, and return why. The process must end."""
@@ -164,44 +157,71 @@ class RegistryMember:
     # Parts
 
     def _serve(self) -> None:
-        self._parts = Parts(
+        self._parts = MemberParts(
             self._config,
             cluster=self.cluster,
             environment=self._environment,
             inspector=self._inspector,
             feed=self.feed,
+            hub=self.hub,
             repairs=self._repairs,
             metrics=self.metrics,
             rpc=self.rpc,
         )
         self._proposer = self._parts.proposer
-        self._grpc.add_generic_rpc_handlers(self._parts.handlers)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = [service.full_name for service in SERVICES]
-        reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._grpc)
-        self.metrics.gauges(lambda: self._parts.gauges(ready=self.ready))
+        self._http.serve(self._parts.routes, failures(self._repairs))
+        self._delivery_metrics = DeliveryMetrics(self.hub, self._parts.delivery, self._http)
+        self.metrics.collect(self._delivery_metrics)
+        self.metrics.gauges(self._gauges)
+        if self._config.workers:
+            self._workers = self.feed.workers = self._with_workers()
 
-    def _bind_api(self, address: Address) -> Address:
-        try:
-            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            with socket.create_server((address.host, address.port), family=family):
-                pass  # gRPC would not say why it failed
-            if self._config.tls is None:
-                port = self._grpc.add_insecure_port(str(address))
-            else:
-                port = self._grpc.add_secure_port(str(address), tls.api(self._config.tls))
-        except OSError as error:
-            raise StartError(f"--listen {address}: {_said(error)}") from error
-        except RuntimeError as error:
-            raise StartError(f"--listen {address}: cannot bind; {BIND_HINT}") from error
-        return Address(address.host, port)
+    def _with_workers(self) -> Workers:
+        assert isinstance(self._environment, SharedEnvironment), "others can read an environment on a disk only"
+        unary, streams = passing.answered(CLUSTER, self._parts.members)
+        return Workers(
+            replace(self._config, listen=self._shared[0].address, http_listen=self._shared[1].address),
+            cluster=self.cluster,
+            environment=self._environment,
+            feed=self.feed,
+            repairs=self._repairs,
+            counters=Counters(self.metrics, self._delivery_metrics),
+            condition=lambda: Condition(self.unready_because, self.rpc.held),
+            unary={**unary, passing.METRICS: self._text},
+            streams=streams,
+        )
+
+    def _gauges(self) -> Gauges:
+        gauges = self._parts.gauges(ready=self.ready)
+        return gauges if self._workers is None else gauges | self._workers.gauges()
+
+    async def _text(self, _request: bytes, _timeout_s: float) -> bytes:
+        return self.metrics.text()
+
+    def _removed(self, cause: str, versions: int) -> None:
+        self._parts.removed(cause, versions)
+        if cause == "purge" and self._workers is not None:
+            self._workers.purged()
+
+    async def _bind(self) -> None:
+        config = self._config
+        await look(config.listen, "--listen")
+        await look(config.http_listen, "--http-listen")
+        if self._api is None:
+            api, http = SharedPort(config.listen, "--listen"), SharedPort(config.http_listen, "--http-listen")
+            self._shared = [api, http]
+            bound, self.http_address = api.address, str(http.address)
+        else:
+            self.http_address = await self._bind_http(config.http_listen)
+            bound = self._api.bind(config.listen, config.tls)
+        self.api_address = str(config.advertise or bound)
 
     async def _bind_http(self, address: Address) -> str:
         context = None if self._config.tls is None else tls.http(self._config.tls)
         try:
             return str(Address(address.host, await self._http.start(address, context)))
         except OSError as error:
-            raise StartError(f"--http-listen {address}: {_said(error)}") from error
+            raise StartError(f"--http-listen {address}: {said(error)}") from error
 
     def _known(self) -> Registry:
         """As committed here."""
@@ -220,6 +240,12 @@ class RegistryMember:
             self.rpc.hold(not_admitted())
         else:
             self.rpc.hold(None)
+        self._tell_workers()
+
+    def _tell_workers(self) -> None:
+        """What calls and probes are answered with may have changed."""
+        if self._workers is not None:
+            self._workers.look()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -244,6 +270,7 @@ class RegistryMember:
                 await asyncio.sleep(limits.READINESS_INTERVAL_S)
             else:
                 self._caught_up = True
+                self._tell_workers()
         log.info("caught up", cluster_id=self.feed.registry.cluster_id, revision=self.feed.registry.revision)
         await asyncio.Event().wait()
 
@@ -289,29 +316,27 @@ class RegistryMember:
                     log.warning("writes are refused", no_room=space.lacking(status), advice=space.WHAT_TO_DO)
             if told is not (ready := self.ready):
                 told = ready
-                await self._health.tell(serving=ready)
+                self._tell_workers()
+                if self._api is not None:
+                    await self._api.tell(serving=ready)
                 log.info("ready" if ready else "not ready", because=self.unready_because)
             await asyncio.sleep(limits.READINESS_INTERVAL_S)
 
     # HTTP
 
-    def _livez(self) -> Response:
+    def _livez(self, *_: object) -> Response:
         return Response(HTTPStatus.OK, b"alive\n")
 
-    def _readyz(self) -> Response:
+    def _readyz(self, *_: object) -> Response:
         because = self.unready_because
         if because:
             return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {because}\n".encode())
         return Response(HTTPStatus.OK, b"ready\n")
 
-    def _metrics(self) -> Response:
+    def _metrics(self, *_: object) -> Response:
         return Response(HTTPStatus.OK, self.metrics.text(), CONTENT_TYPE)
 
 
 def foundation(founding: dict[str, str]) -> str:
     """Digest of a founding configuration: what members of one cluster agree on before they have met."""
     return hashlib.sha256(msgspec.json.encode(founding, order="sorted")).hexdigest()[:32]
-
-
-def _said(error: OSError) -> str:
-    return f"cannot bind: {os.strerror(error.errno) if error.errno else error}; {BIND_HINT}"

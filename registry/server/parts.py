@@ -1,90 +1,86 @@
-"""What serves the API of one member and what works beside it, put together."""
+"""What serves the API of one process, put together."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Coroutine
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeAlias
 
 import grpc
 
-from cluster.api import Cluster
-from cluster.kv.api import Environment
+from cluster.api import Access
+from cluster.kv.api import Snapshots
 from registry.server import limits
 from registry.server.config import Config
+from registry.server.delivery import Delivery
 from registry.server.feed import Feed
-from registry.server.forgetting import Forgetting
+from registry.server.http import Route
+from registry.server.http_api import AgentsApi
+from registry.server.http_content import ContentApi
+from registry.server.hub import Hub
 from registry.server.inspector import Inspector
-from registry.server.metrics import Gauges, Metrics
+from registry.server.metrics import Metrics
 from registry.server.proposer import Proposer
 from registry.server.repacking import Repacker
 from registry.server.repair import Repairs
 from registry.server.replies import Replies
 from registry.server.reports import Reports
 from registry.server.rpc import Rpc
-from registry.server.scrubs import Scrubs
 from registry.server.services.agents import Agents
-from registry.server.services.backup import Backups
 from registry.server.services.batch import Batch
 from registry.server.services.chunks import Chunks
-from registry.server.services.cluster import ClusterView
+from registry.server.services.fleet import Fleet
 from registry.server.services.large import LargePublish
-from registry.server.services.maintenance import Maintenance
 from registry.server.services.publish import Publish
 from registry.server.services.reads import Reads
 from registry.server.services.retention import Retention
 from registry.server.services.watch import Watch
 from registry.server.services.writes import Writes
-from registry.server.upkeep import Upkeep
-from registry.v1 import agent_pb2, cluster_pb2, registry_pb2
+from registry.v1 import agent_pb2, cluster_pb2, fleet_pb2, registry_pb2
 
 Handler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
 SERVICES = [file.DESCRIPTOR.services_by_name[name] for file, name in (
     (registry_pb2, "RegistryService"), (agent_pb2, "AgentService"), (cluster_pb2, "ClusterService"),
+    (fleet_pb2, "FleetService"),
 )]  # fmt: skip
-_REGISTRY, _AGENTS, _CLUSTER = SERVICES
+_REGISTRY, _AGENTS, CLUSTER, _FLEET = SERVICES
 
 
 class Parts:
-    """`handlers` serve the API; each of `background` runs as long as the member and ends only by failing."""
+    """Of a member, or of a worker of one. `handlers` serve the API but for what only a member can do, `routes` agents
+    by HTTP; each of `background` runs as long as the process and ends only by failing."""
 
     def __init__(
         self,
         config: Config,
         *,
-        cluster: Cluster,
-        environment: Environment,
+        cluster: Access,
+        environment: Snapshots,
         inspector: Inspector,
         feed: Feed,
+        hub: Hub,
         repairs: Repairs,
         metrics: Metrics,
         rpc: Rpc,
     ) -> None:
         self._config, self._environment, self._inspector = config, environment, inspector
-        self._cluster, self._feed, self._repairs, self._metrics, self._rpc = cluster, feed, repairs, metrics, rpc
+        self._feed, self._repairs, self._metrics, self._rpc = feed, repairs, metrics, rpc
+        self.hub = hub
         self.proposer = self._proposer = Proposer(cluster, metrics)
-        replies = Replies(config.name, cluster, feed)
-        self.handlers = (self._registry(replies), self._agents(replies), self._members(replies))
-        self.background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
-            self._reports.run,
-            self._upkeep.run,
-            self._forgetting.run,
-            self._scrubs.run,
+        self.replies = replies = Replies(config.name, cluster, feed)
+        self.reads = reads = Reads(
+            proposer=self._proposer, environment=environment, feed=feed, replies=replies, inspector=inspector
         )
+        self.repacker = Repacker(proposer=self._proposer, environment=environment)
+        self.retention = Retention(proposer=self._proposer, reads=reads, replies=replies, repacker=self.repacker)
+        self.handlers: tuple[Handler, ...] = (
+            self._registry(reads, replies),
+            self._agents(replies),
+            self._fleet(reads, replies),
+        )
+        self.background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (self._reports.run,)
 
-    def removed(self, cause: str, versions: int) -> None:
-        """Told by the state machine."""
-        if cause == "refused":
-            self._forgetting.came_again()
-            return
-        self._metrics.removed(cause, versions)
-        if cause == "purge":
-            self._forgetting.purged()
-
-    def _registry(self, replies: Replies) -> Handler:
+    def _registry(self, reads: Reads, replies: Replies) -> Handler:
         proposer, feed, inspector = self._proposer, self._feed, self._inspector
-        reads = Reads(proposer=proposer, environment=self._environment, feed=feed, replies=replies, inspector=inspector)
         publish = Publish(
             proposer=proposer,
             reads=reads,
@@ -101,7 +97,7 @@ class Parts:
         ).publish
         chunks = Chunks(proposer=proposer, reads=reads, replies=replies)
         writes = Writes(proposer=proposer, reads=reads, replies=replies, inspector=inspector)
-        retention = self._keep_up(reads, replies)
+        retention = self.retention
         batch = Batch(
             {
                 "publish": publish,
@@ -113,6 +109,7 @@ class Parts:
                 "get_version": reads.get_version,
             },
             self._rpc.failed,
+            get_pointers=reads.get_pointers,
         )
         watch = Watch(proposer=proposer, reads=reads, feed=feed, replies=replies)
         return self._rpc.handler(
@@ -146,99 +143,36 @@ class Parts:
             },
         )
 
-    def _keep_up(self, reads: Reads, replies: Replies) -> Retention:
-        """What goes, on demand and by itself."""
-        repacker = Repacker(proposer=self._proposer, environment=self._environment)
-        retention = Retention(proposer=self._proposer, reads=reads, replies=replies, repacker=repacker)
-        self._upkeep = Upkeep(
-            cluster=self._cluster,
-            environment=self._environment,
-            feed=self._feed,
-            proposer=self._proposer,
-            retention=retention,
-            repacker=repacker,
-            repairs=self._repairs,
-            metrics=self._metrics,
-        )
-        self._forgetting = Forgetting(
-            cluster=self._cluster,
-            environment=self._environment,
-            inspector=self._inspector,
-            contents=reads.contents,
-            repairs=self._repairs,
-            metrics=self._metrics,
-            directory=self._config.data_dir,
-        )
-        return retention
-
     def _agents(self, replies: Replies) -> Handler:
-        self._reports = Reports(self._proposer)
-        agents = Agents(environment=self._environment, feed=self._feed, replies=replies, reports=self._reports)
+        environment, feed, hub, contents = self._environment, self._feed, self.hub, self.reads.contents
+        self._reports = reports = Reports(self._proposer)
+        delivery = self.delivery = Delivery(
+            environment=environment,
+            feed=feed,
+            hub=hub,
+            contents=contents,
+            repairs=self._repairs,
+            age_ms=replies.age_ms,
+        )
+        check = self._rpc.check
+        self.routes: Mapping[str, Route] = {
+            **AgentsApi(delivery=delivery, hub=hub, reports=reports, check=check).routes,
+            **ContentApi(environment=environment, feed=feed, contents=contents, check=check).routes,
+        }
+        agents = Agents(
+            environment=environment, feed=feed, delivery=delivery, hub=hub, replies=replies, reports=reports
+        )
         return self._rpc.handler(
             _AGENTS, {"Poll": agents.poll, "Acknowledge": agents.acknowledge}, default_s=limits.CALL_MAX_S
         )
 
-    def _members(self, replies: Replies) -> Handler:
-        view = ClusterView(cluster=self._cluster, feed=self._feed, replies=replies)
-        self._scrubs = Scrubs(cluster=self._cluster, environment=self._environment, repairs=self._repairs)
-        maintenance = Maintenance(cluster=self._cluster, scrubs=self._scrubs, feed=self._feed, replies=replies)
-        backups = Backups(
-            member=self._config.name,
-            environment=self._environment,
-            proposer=self._proposer,
-            feed=self._feed,
-            replies=replies,
-        )
+    def _fleet(self, reads: Reads, replies: Replies) -> Handler:
+        fleet = self.fleet = Fleet(proposer=self._proposer, reads=reads, feed=self._feed, replies=replies)
         return self._rpc.handler(
-            _CLUSTER,
+            _FLEET,
             {
-                "GetStatus": view.get_status,
-                "AddMember": view.add_member,
-                "PromoteMember": view.promote_member,
-                "RemoveMember": view.remove_member,
-                "TransferLeadership": view.transfer_leadership,
-                "Backup": backups.backup,
-                "Scrub": maintenance.scrub,
-                "Compact": maintenance.compact,
+                "Summarize": fleet.summarize,
+                "ForgetAgent": fleet.forget_agent,
+                "WatchConfirmations": fleet.watch_confirmations,
             },
         )
-
-    def gauges(self, *, ready: bool) -> Gauges:
-        status, last = self._cluster.status(), self._scrubs.last
-        is_damaged = bool(self._repairs.needed or status.repairing)
-        return {
-            "registry_revision": ("Newest revision committed here", self._feed.registry.revision),
-            "registry_ready": ("1 if this member serves", ready),
-            "registry_polls_waiting": ("Agents' polls waiting", self._feed.pollers),
-            "registry_watches_open": ("Watch streams open", self._feed.watchers),
-            "registry_raft_term": ("Raft term", status.term),
-            "registry_raft_commit_index": ("Newest log entry known to be committed", status.commit_index),
-            "registry_raft_applied_index": ("Newest log entry applied", status.applied_index),
-            "registry_raft_is_leader": ("1 on the leader", status.leader == status.id),
-            "registry_raft_is_voter": ("1 if this member votes", status.role == "voter"),
-            "registry_raft_log_entries": ("Log entries kept", status.last_index - status.first_index + 1),
-            "registry_raft_fetching": ("1 while this member fetches a state", bool(status.fetching)),
-            "registry_raft_waiting_processes": ("Processes that ask to be admitted", len(status.waiting)),
-            "registry_peer_connections_closed": ("Connections of other processes ended by this side", status.refused),
-            "registry_feature_level": ("Feature level in force", status.level),
-            "registry_raft_leader_contact_seconds": ("Since the leader was heard", status.leader_contact_s),
-            "registry_headroom_bytes": ("What can still be written here, about", status.headroom_bytes),
-            "registry_no_space": ("1 while writes are refused for want of space", not status.has_room),
-            "registry_damage": ("1 while data of this member is known to be damaged", is_damaged),
-            "registry_scrub_running": ("1 while this member scrubs", self._scrubs.running),
-            "registry_scrub_age_seconds": ("Since the last scrub was done (or the start)", self._scrubs.age_s),
-            "registry_scrub_seconds": ("What the last scrub took", self._scrubs.last_s),
-            "registry_scrub_rows": ("Rows that the last scrub read", last.rows if last else 0),
-            "registry_scrub_contents": ("Contents that the last scrub unpacked", last.contents if last else 0),
-            "registry_scrub_damage": ("Places that the last scrub found damaged", len(last.damage) if last else 0),
-            "registry_database_bytes": ("Size of the data directory's files", _size_bytes(self._config.data_dir)),
-        }
-
-
-def _size_bytes(path: Path) -> int:
-    """A generation of the database may be deleted meanwhile."""
-    total = 0
-    for file in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total

@@ -7,10 +7,11 @@ import os
 import time
 from collections.abc import Callable
 
-from cluster.api import Cluster, CommandTooLarge, NotAttempted, OutcomeUnknown
+from cluster.api import Access, CommandTooLarge, NotAttempted, OutcomeUnknown
 from registry.core import commands, limits, outcomes, request_ids, validation
 from registry.core.errors import Ambiguous, Invalid, Reason, Refused, RegistryError, Unavailable
 from registry.server import space, status
+from registry.server.barriers import Barriers
 from registry.server.budget import Budget
 from registry.server.limits import LEVEL_LOOK_S, LEVEL_SETTLES_S
 from registry.server.metrics import Metrics
@@ -27,13 +28,14 @@ class Proposer:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: Access,
         metrics: Metrics,
         *,
         clock_ms: Callable[[], int] = wall_clock_ms,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
+        self._barriers = Barriers(lambda timeout_s: cluster.barrier(timeout_s=timeout_s))
         self._metrics = metrics
         self.clock_ms = clock_ms
         self._monotonic_s = monotonic_s
@@ -64,34 +66,42 @@ class Proposer:
     async def level_in_force(self, timeout_s: float) -> int:
         """The level, once it has settled: a new cluster is at level 1 until its leader has raised it. Only a member
         that has just started waits for that, and half of timeout_s at most: something is to be done yet."""
-        settles_s = LEVEL_SETTLES_S - (self._monotonic_s() - self._started_s)
-        wait = Budget(min(settles_s, timeout_s / 2))
+        wait = Budget(min(self._unsettled_s(), timeout_s / 2))
         while (level := self.level) < limits.FEATURE_LEVEL and wait.left_s() > 0:
             await asyncio.sleep(LEVEL_LOOK_S)
         return level
 
     async def require_level_2(self, what: str, timeout_s: float) -> None:
-        """Raises Refused(LEVEL_TOO_LOW)."""
-        if (level := await self.level_in_force(timeout_s)) < 2:
-            raise Refused(
-                Reason.LEVEL_TOO_LOW,
-                f"{what} needs feature level 2, level {level} is in force: a member runs an older release (or the "
-                "cluster was founded a moment ago); nothing was done",
-                hint="see with `regctl cluster status` which one it is, start it with this release, and try again",
-                metadata={"level": str(level)},
-            )
+        """Raises Refused(LEVEL_TOO_LOW), and Unavailable(NO_QUORUM) as long as the level may rise by itself."""
+        if (level := await self.level_in_force(timeout_s)) >= 2:
+            return
+        said = f"{what} needs feature level 2, level {level} is in force"
+        if self._unsettled_s() > 0:
+            raise no_quorum(f"{said}, which rises once all members have said what they support; nothing was done")
+        raise Refused(
+            Reason.LEVEL_TOO_LOW,
+            f"{said}: a member runs an older release; nothing was done",
+            hint="see with `regctl cluster status` which one it is, start it with this release, and try again",
+            metadata={"level": str(level)},
+        )
+
+    def _unsettled_s(self) -> float:
+        """For how long from now the level may still rise without anybody's doing."""
+        return LEVEL_SETTLES_S - (self._monotonic_s() - self._started_s)
 
     def _require_space(self, command: commands.Command) -> None:
         """Raises Unavailable(NO_SPACE). For agents' reports too: each is little, but there is no end to them."""
-        found = self._cluster.status()
-        if not found.has_room and not space.is_taken_when_full(command):
+        if not self._cluster.has_room and not space.is_taken_when_full(command):
             self._metrics.proposal(type(command).__name__.lower(), "unavailable")
-            raise space.no_space(found)
+            raise space.no_space(self._cluster.status())
 
-    async def propose(self, command: commands.Command, timeout_s: float) -> outcomes.Outcome:
-        """What apply decided, at most after timeout_s. Raises RegistryError: a rejection as the exception of its
-        reason, Invalid before anything was proposed, Unavailable(NO_QUORUM, NO_SPACE), Ambiguous(OUTCOME_UNKNOWN)."""
-        validation.check(command)  # a bad request costs no log entry
+    async def propose(self, command: commands.Command, timeout_s: float, *, checked: bool = False) -> outcomes.Outcome:
+        """What apply decided, at most after timeout_s. `checked`: by the caller, with validation.check.
+
+        Raises RegistryError: a rejection as the exception of its reason, Invalid before anything was proposed,
+        Unavailable(NO_QUORUM, NO_SPACE), Ambiguous(OUTCOME_UNKNOWN)."""
+        if not checked:
+            validation.check(command)  # a bad request costs no log entry
         self._require_space(command)
         budget = Budget(timeout_s)
         if isinstance(command, commands.SINCE_LEVEL_2):
@@ -125,7 +135,7 @@ class Proposer:
     async def barrier(self, timeout_s: float) -> None:
         """Return when a snapshot taken now is linearizable. Raises Unavailable(NO_QUORUM)."""
         try:
-            await self._cluster.barrier(timeout_s=timeout_s)
+            await self._barriers.wait(timeout_s)
         except NotAttempted as error:
             raise no_quorum(f"no majority confirmed the read: {error}; nothing was done") from error
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from cluster.kv.api import Environment, Reader
+from cluster.kv.api import Reader, Snapshots
 
 T = TypeVar("T")
 
 
-async def beside(environment: Environment, read: Callable[[Reader], T]) -> T:
+async def beside(environment: Snapshots, read: Callable[[Reader], T]) -> T:
     """What `read` makes of a snapshot, in a thread. The snapshot ends here, after the thread, also where the caller is
     cancelled: what reads one that has ended reads pages that were written anew."""
     with environment.snapshot() as reader:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 from functools import partial
 
-from cluster.kv.api import Environment, Reader
+from cluster.kv.api import Reader, Snapshots
 from registry.core import commands, outcomes
 from registry.core.encoding import fingerprint
 from registry.core.errors import Reason, Unavailable
@@ -22,7 +22,7 @@ from registry.store.state import Rows
 class Repacker:
     """Reads what is committed here, packs beside the loop, proposes. Raises what proposing raises, CORRUPT_CONTENT."""
 
-    def __init__(self, *, proposer: Proposer, environment: Environment) -> None:
+    def __init__(self, *, proposer: Proposer, environment: Snapshots) -> None:
         self._proposer = proposer
         self._environment = environment
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from cluster.api import Cluster
+from cluster.api import Access
 from registry.server.feed import Feed
 from registry.v1 import registry_pb2
 
 
 class Replies:
-    def __init__(self, name: str, cluster: Cluster, feed: Feed) -> None:
+    def __init__(self, name: str, cluster: Access, feed: Feed) -> None:
         self._name = name
         self._cluster = cluster
         self._feed = feed
@@ -26,9 +26,9 @@ class Replies:
             epoch=registry.epoch,
             leader=self._cluster.leader_address(),
             stale=stale,
-            age_ms=self._age_ms(self._cluster.status().leader_contact_s) if stale else 0,
+            age_ms=self.age_ms() if stale else 0,
         )
 
-    def _age_ms(self, leader_contact_s: float) -> int:
-        """Infinite for a member that has heard no leader yet: then it is at least as old as this process."""
-        return int(min(leader_contact_s, time.monotonic() - self._started) * 1000)
+    def age_ms(self) -> int:
+        """Since the leader was heard; by a member that has heard none yet, since this process started."""
+        return int(min(self._cluster.status().leader_contact_s, time.monotonic() - self._started) * 1000)

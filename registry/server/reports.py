@@ -21,7 +21,7 @@ log = structlog.get_logger()
 class Reports:
     def __init__(self, proposer: Proposer) -> None:
         self._proposer = proposer
-        self._contacts: dict[str, int] = {}
+        self._contacts: dict[tuple[str, str], int] = {}  # of an agent and a session of it
         self._queue: deque[Waiting] = deque()
         self._queued_acks = 0
         self._sending: asyncio.Task[None] | None = None
@@ -81,15 +81,19 @@ class Reports:
         self._queued_acks -= count
         return batch
 
-    def contact(self, agent: str) -> None:
-        """An agent polled just now."""
-        if agent in self._contacts or len(self._contacts) < CONTACTS_WAITING:
-            self._contacts[agent] = self._proposer.clock_ms()
+    def contact(self, agent: str, session: str = "") -> None:
+        """A run of an agent polled just now."""
+        key = agent, session
+        if key in self._contacts or len(self._contacts) < CONTACTS_WAITING:
+            self._contacts[key] = self._proposer.clock_ms()
 
     async def flush_contacts(self) -> None:
         """Record the contacts gathered; those that could not be recorded wait for the next time."""
         contacts, self._contacts = self._contacts, {}
-        rows = [commands.Contact(agent=agent, time_ms=time_ms) for agent, time_ms in contacts.items()]
+        rows = [
+            commands.Contact(agent=agent, session=session, time_ms=time_ms)
+            for (agent, session), time_ms in contacts.items()
+        ]
         for start in range(0, len(rows), limits.CONTACTS):
             try:
                 await self._proposer.propose(
@@ -97,7 +101,7 @@ class Reports:
                 )
             except RegistryError as error:
                 log.info("contacts of agents not recorded yet", agents=len(rows) - start, reason=error.reason)
-                self._contacts = {row.agent: row.time_ms for row in rows[start:]} | self._contacts
+                self._contacts = {(row.agent, row.session): row.time_ms for row in rows[start:]} | self._contacts
                 return
 
     async def run(self) -> None:

@@ -36,7 +36,7 @@ class Rpc:
         self._metrics = metrics
         self._repairs = repairs or Repairs()
         self._draining = False
-        self._held: Unavailable | None = None
+        self.held: Unavailable | None = None
 
     def drain(self) -> None:
         """Refuse calls that arrive from now on: the member is leaving."""
@@ -44,13 +44,14 @@ class Rpc:
 
     def hold(self, because: Unavailable | None) -> None:
         """Refuse calls while this process has nothing to answer them with. None: serve them."""
-        self._held = because
+        self.held = because
 
-    def _check(self, method: str) -> None:
+    def check(self, method: str) -> None:
+        """Raises Unavailable while calls of this method are refused."""
         if self._draining:
             raise shutting_down()
-        if self._held is not None and method not in ALWAYS_SERVED:
-            raise self._held
+        if self.held is not None and method not in ALWAYS_SERVED:
+            raise self.held
 
     def handler(
         self,
@@ -94,7 +95,7 @@ class Rpc:
             started = time.perf_counter()
             code = "CANCELLED"
             try:
-                self._check(name)
+                self.check(name)
                 reply = await operation(parse(data), budget_s(context.time_remaining(), default_s))
                 code = "OK"
                 return reply
@@ -112,7 +113,7 @@ class Rpc:
             started = time.perf_counter()
             code = "CANCELLED"
             try:
-                self._check(name)
+                self.check(name)
                 async for reply in operation(parse(data)):
                     yield reply
                 code = "OK"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from cluster.kv.api import Environment, Transaction
@@ -30,13 +30,16 @@ class RegistryStateMachine:
         self._tell_removed = removed
         self._registry: Registry | None = None  # as of the open transaction
         self._touched: set[PointerKey] = set()
+        self._reported: defaultdict[PointerKey, set[str]] = defaultdict(set)  # agents, also those that were forgotten
         self._removed: Counter[str] = Counter()
         self._forgets = False  # the newest command applied was a purge, or brought purged bytes
         self._refused_purged = False
 
     def apply(self, transaction: Transaction, command: bytes, level: int) -> bytes:
         state = StoreState(transaction, level=level)
-        outcome = machine.apply(state, commands.decode(command), level=level)
+        decoded = commands.decode(command)
+        outcome = machine.apply(state, decoded, level=level)
+        self._note_reports(decoded)
         self._registry = state.registry()
         self._forgets = False
         match outcome:
@@ -51,6 +54,16 @@ class RegistryStateMachine:
                 self._refused_purged = self._forgets = True  # proposed before the purge: its entry holds the bytes
         return outcomes.encode(outcome)
 
+    def _note_reports(self, command: commands.Command) -> None:
+        match command:
+            case commands.Acknowledge():
+                for ack in command.acks:
+                    self._reported[ack.workflow, ack.pointer].add(ack.agent)
+            case commands.ForgetAgents():
+                for agent in command.agents:
+                    for row in agent.rows:
+                        self._reported[row].add(agent.agent)
+
     def forget_log(self) -> bool:
         forgets, self._forgets = self._forgets, False
         return forgets
@@ -58,12 +71,12 @@ class RegistryStateMachine:
     def committed(self) -> None:
         if self._registry is None:
             return
-        registry, touched, removed = self._registry, self._touched, self._removed
-        self._registry, self._touched, self._removed = None, set(), Counter()
+        registry, touched, reported, removed = self._registry, self._touched, self._reported, self._removed
+        self._begin()
         if registry.epoch != self._feed.registry.epoch:  # no generation that agents have counts any more
             self._feed.replaced(registry)
         else:
-            self._feed.publish(registry, touched)
+            self._feed.publish(registry, touched, reported)
         for cause, versions in removed.items():
             self._tell_removed(cause, versions)
         if self._refused_purged:
@@ -71,8 +84,11 @@ class RegistryStateMachine:
             self._tell_removed("refused", 0)
 
     def installed(self) -> None:
-        self._registry, self._touched, self._removed = None, set(), Counter()
+        self._begin()
         with self._environment.snapshot() as reader:
             registry = queries.registry(reader)
         self._feed.replaced(registry)
         self._tell_removed("purge", 0)  # the state may know of some
+
+    def _begin(self) -> None:
+        self._registry, self._touched, self._reported, self._removed = None, set(), defaultdict(set), Counter()

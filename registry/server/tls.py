@@ -20,8 +20,9 @@ def api(tls: Tls) -> grpc.ServerCredentials:
 
 
 def http(tls: Tls) -> ssl.SSLContext:
-    """Probes and scrapers show no certificate."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    """Probes and scrapers show no certificate; agents show one that the authority signed."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.ca)
+    context.verify_mode = ssl.CERT_OPTIONAL
     context.load_cert_chain(tls.cert, tls.key)
     return context
 

@@ -1,5 +1,5 @@
 """What the leader does by itself, beside all calls: complete the index of holders, collect abandoned chunks, let go of
-what no rule keeps, and pack contents smaller.
+what no rule keeps, forget agents that policy lets expire, and pack contents smaller.
 
 One round after the other, while this member leads and feature level 2 is in force. A step that is refused (no quorum,
 no space, leadership lost) is taken up again in the next round; anything else is a defect and ends the process. Reading
@@ -19,15 +19,19 @@ import structlog
 
 from cluster.api import Cluster
 from cluster.kv.api import Damaged, Environment
-from registry.core import commands, limits, outcomes
+from registry.core import commands, fleet, limits, outcomes
 from registry.core.errors import Reason, Refused, RegistryError
 from registry.core.model import Change
 from registry.server.budget import Budget
+from registry.server.expiry import Expiry
 from registry.server.feed import Feed
 from registry.server.limits import (
     CHUNK_ABANDONED_S,
     CHUNKS_WATCHED,
     COLLECT_INTERVAL_S,
+    EXPIRY_FIRST_S,
+    EXPIRY_INTERVAL_S,
+    EXPIRY_WATCHED,
     READINESS_INTERVAL_S,
     REPACK_AFTER_S,
     REPACK_IDLE_REVISIONS,
@@ -87,7 +91,9 @@ class Upkeep:
     def _begin_leading(self) -> None:
         """What was seen under another leader does not count."""
         self._unused: dict[str, float] = {}  # chunks, since when they were seen so
-        self._due = {"retention": self._monotonic_s() + RETENTION_FIRST_S}  # steps; others: at once
+        now_s = self._monotonic_s()
+        self._due = {"retention": now_s + RETENTION_FIRST_S, "expiry": now_s + EXPIRY_FIRST_S}  # others: at once
+        self._expired_up_to = ""  # names of agents: those that are kept do not stand in the way of others
         self._next_revision = 1  # published contents up to it were looked at, whether they can be packed smaller
         self._revision_seen = 0
 
@@ -105,6 +111,7 @@ class Upkeep:
         steps = {
             "index": self._index,
             "collect": self._collect,
+            "expiry": self._expire,
             "retention": self._retain,
             "recompression": self._repack,
         }
@@ -113,7 +120,7 @@ class Upkeep:
             try:
                 await step()
             except RegistryError as error:
-                self._due.pop(name, None)
+                self._due[name] = self._monotonic_s() + (EXPIRY_FIRST_S if name == "expiry" else 0)
                 self._note_refusal(name, error)
             except Damaged as error:
                 self._repairs.note(str(error))
@@ -168,6 +175,31 @@ class Upkeep:
             done = await self._retention.let_go(workflow, plan, PRINCIPAL, reason, Budget(UPKEEP_TIMEOUT_S))
             log.info("content let go of", workflow=workflow, versions=len(done.removed), freed_bytes=done.freed_bytes)
         await self._sleep(UPKEEP_REST_S)
+
+    async def _expire(self) -> None:
+        """Agents are silent only while they can be heard: not right after nobody led, and not while there was no
+        majority to record what is heard, which the barrier shows, round by round."""
+        policies = self._rows(lambda rows, after: rows.policies(after[0] if after else ""))
+        said = {scope: policy async for scope, policy in policies if policy.agents_expire_days}
+        expiry = Expiry(said, self._proposer.clock_ms(), EXPIRY_WATCHED)
+        if not expiry.is_ruled:
+            return
+        await self._proposer.barrier(UPKEEP_TIMEOUT_S)
+        if not self._is_due("expiry", EXPIRY_INTERVAL_S):
+            return
+        start = self._expired_up_to
+        async for name, contact in self._rows(lambda rows, after: rows.contacts(after[0] if after else start)):
+            expiry.see_contact(name, contact)
+        if expiry.found:
+            async for _, agent in self._rows(lambda rows, after: rows.agents("", after[0] if after else b"")):
+                expiry.see_row(agent)
+        for batch in fleet.batches(expiry.forgotten()):
+            request_id, now_ms = self._stamp()
+            command = commands.ForgetAgents(request_id=request_id, time_ms=now_ms, agents=batch)
+            outcome = await self._propose(command)
+            assert isinstance(outcome, outcomes.AgentsForgotten)
+            log.info("silent agents forgotten", agents=[agent.agent for agent in batch], rows=outcome.rows)
+        self._expired_up_to = expiry.next_after
 
     async def _repack(self) -> None:
         """In order of publishing, each content once: older ones are what newer ones are packed over."""

@@ -43,7 +43,7 @@ def _version(rows: Rows, key: bytes) -> Stored | None:
 
 def _content(rows: Rows, key: bytes) -> Stored | None:
     """Those of versions are unpacked with them: the neighbours of a version share their bases."""
-    digest = key.decode("ascii")
+    digest = tables.to_digest(key)
     row = rows.content(digest)
     if row is None:
         return None

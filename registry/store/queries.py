@@ -16,7 +16,18 @@ from registry.core import limits, names, policies
 from registry.core.decisions import removed_content
 from registry.core.errors import Conflict, Invalid, NotFound, Reason
 from registry.core.impact import Impact
-from registry.core.model import STATUSES, Agent, Change, Content, Pointer, Policy, Registry, Version, Workflow
+from registry.core.model import (
+    STATUSES,
+    Agent,
+    Change,
+    Content,
+    LastContact,
+    Pointer,
+    Policy,
+    Registry,
+    Version,
+    Workflow,
+)
 from registry.core.references import DigestPrefix, Named, Newest, Number, Semver, Target
 from registry.store import content
 from registry.store.state import Rows
@@ -42,8 +53,9 @@ class WorkflowSummary:
 @dataclass(frozen=True)
 class AgentReport:
     agent: Agent
-    contact_ms: int  # unix, by a member's clock: its newest report or poll
+    contact: LastContact  # by a member's clock: its newest report or poll
     target: Pointer  # what it should run
+    newest: int | None = None  # generation of the pointer, where `target` is an earlier one
 
 
 @dataclass(frozen=True)
@@ -252,7 +264,7 @@ def agents(reader: Reader, *, workflow: str = "", page_size: int = 0, page_token
     reports = []
     for _, agent in found:
         target = rows.pointer(agent.workflow, agent.pointer) or _no_pointer(rows, agent.workflow, agent.pointer)
-        reports.append(AgentReport(agent, rows.contact_ms(agent.agent), target))
+        reports.append(AgentReport(agent, rows.contact(agent.agent), target))
     return Page(tuple(reports), _to_token(found[-1][0]) if more else "")
 
 

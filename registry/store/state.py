@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypeVar
 
 from msgspec import msgpack
 
 from cluster.kv.api import Reader, Transaction
 from registry.core.encoding import encode, encode_wide
+from registry.core.limits import ROWS_REMEMBERED
 from registry.core.model import (
     Agent,
     Backup,
     Change,
     Content,
     Digest,
+    LastContact,
     Pointer,
     Policy,
     Registry,
@@ -40,6 +43,7 @@ _agent = msgpack.Decoder(Agent)
 _policy = msgpack.Decoder(Policy)
 _removed = msgpack.Decoder(Removed)
 _backup = msgpack.Decoder(Backup)
+_contact = msgpack.Decoder(LastContact)
 _numbers = msgpack.Decoder(tuple[int, ...])
 
 
@@ -57,17 +61,18 @@ class Rows:
         return _optional(_registry, self._reader.get(tables.REGISTRY, _REGISTRY_KEY)) or Registry()
 
     def workflow(self, name: str) -> Workflow | None:
-        return _optional(_workflow, self._reader.get(tables.WORKFLOWS, name.encode("ascii")))
+        row = self._reader.get(tables.WORKFLOWS, name.encode("ascii"))
+        return None if row is None else _to_workflow(name, row)
 
     def workflows(self, prefix: str = "", after: str = "") -> Iterator[Workflow]:
         """In order of name; those that start with `prefix` and come after `after`."""
         start = max(prefix.encode("ascii"), after.encode("ascii") + b"\0" if after else b"")
-        for _, row in self._reader.scan(tables.WORKFLOWS, start, past(prefix.encode("ascii"))):
-            yield _workflow.decode(row)
+        for key, row in self._reader.scan(tables.WORKFLOWS, start, past(prefix.encode("ascii"))):
+            yield _to_workflow(key.decode("ascii"), row)
 
     def version(self, workflow: str, version: int) -> Version | None:
         row = self._reader.get(tables.VERSIONS, within(workflow) + number(version))
-        return None if row is None else _to_version(workflow, version, row)
+        return None if row is None else _to_known_version(workflow, version, row)
 
     def versions(self, workflow: str, below: int) -> Iterator[Version]:
         """Newest first, those with a number below `below`."""
@@ -76,13 +81,16 @@ class Rows:
             yield _to_version(workflow, tables.to_number(key[len(prefix) :]), row)
 
     def digest(self, workflow: str, digest: str) -> Digest | None:
-        return _optional(_digest, self._reader.get(tables.DIGESTS, within(workflow) + digest.encode("ascii")))
+        row = self._either(tables.DIGESTS, within(workflow), digest)
+        return None if row is None else _to_digest(row)
 
     def digests(self, workflow: str, prefix: str) -> Iterator[tuple[str, Digest]]:
-        """Digests of a workflow that start with `prefix`, in order."""
-        start = within(workflow) + prefix.encode("ascii")
-        for key, row in self._reader.scan(tables.DIGESTS, start, past(start)):
-            yield key[len(workflow) + 1 :].decode("ascii"), _digest.decode(row)
+        """Digests of a workflow that start with `prefix`."""
+        before = within(workflow)
+        for start, end in tables.starting(prefix):
+            for key, row in self._reader.scan(tables.DIGESTS, before + start, before + end):
+                if (found := tables.to_digest(key[len(before) :])).startswith(prefix):
+                    yield found, _to_digest(row)
 
     def semver(self, workflow: str, semver: str) -> int | None:
         row = self._reader.get(tables.SEMVERS, within(workflow) + semver.encode("ascii"))
@@ -94,6 +102,12 @@ class Rows:
 
     def policy(self, scope: str) -> Policy | None:
         return _optional(_policy, self._reader.get(tables.POLICIES, scope.encode("ascii")))
+
+    def policies(self, after: str = "") -> Iterator[tuple[str, Policy]]:
+        """In order of scope, those after one."""
+        start = after.encode("ascii") + b"\0" if after else b""
+        for key, row in self._reader.scan(tables.POLICIES, start):
+            yield key.decode("ascii"), _policy.decode(row)
 
     def requirers(self, token: str) -> Iterator[tuple[str, int]]:
         """Workflows that a version of requires `token`, in order of name, with the newest such version."""
@@ -120,10 +134,10 @@ class Rows:
             yield _pointer.decode(row)
 
     def has_content(self, digest: str) -> bool:
-        return self._reader.get(tables.CONTENTS, digest.encode("ascii")) is not None
+        return self._either(tables.CONTENTS, b"", digest) is not None
 
     def content(self, digest: str) -> Content | None:
-        row = self._reader.get(tables.CONTENTS, digest.encode("ascii"))
+        row = self._either(tables.CONTENTS, b"", digest)
         return None if row is None else _to_content(row)
 
     def holders(self, digest: str) -> Iterator[tuple[str, int]]:
@@ -151,11 +165,9 @@ class Rows:
         for key, row in self._reader.scan(tables.CHUNK_USES, start):
             yield key.decode("ascii"), tables.to_number(row)
 
-    def contents(self, after: str = "") -> Iterator[tuple[str, Content]]:
-        """In order of digest, those after one."""
-        start = after.encode("ascii") + b"\0" if after else b""
-        for key, row in self._reader.scan(tables.CONTENTS, start):
-            yield key.decode("ascii"), _to_content(row)
+    def contents(self) -> Iterator[tuple[str, Content]]:
+        for key, row in self._reader.scan(tables.CONTENTS):
+            yield tables.to_digest(key), _to_content(row)
 
     def let_go(self, digest: str) -> int | None:
         row = self._reader.get(tables.LET_GO, raw(digest))
@@ -199,16 +211,27 @@ class Rows:
         key = within(workflow, pointer) + agent.encode("ascii")
         return _optional(_agent, self._reader.get(tables.AGENTS, key))
 
-    def agents(self, workflow: str = "", after: bytes = b"") -> Iterator[tuple[bytes, Agent]]:
-        """In order of workflow, pointer, agent, with their keys; of one workflow, or of all; those after a key."""
-        prefix = within(workflow) if workflow else b""
+    def agents(self, workflow: str = "", after: bytes = b"", *, pointer: str = "") -> Iterator[tuple[bytes, Agent]]:
+        """In order of workflow, pointer, agent; of all, of a workflow, or of a pointer of it; after a key."""
+        prefix = within(*filter(None, (workflow, pointer)))
         start = max(prefix, after + b"\0" if after else b"")
         for key, row in self._reader.scan(tables.AGENTS, start, past(prefix)):
             yield key, _agent.decode(row)
 
-    def contact_ms(self, agent: str) -> int:
+    def contact(self, agent: str) -> LastContact:
         row = self._reader.get(tables.CONTACTS, agent.encode("ascii"))
-        return 0 if row is None else tables.to_number(row)
+        return LastContact() if row is None else _to_contact(row)
+
+    def contacts(self, after: str = "") -> Iterator[tuple[str, LastContact]]:
+        """In order of agent, those after one."""
+        start = after.encode("ascii") + b"\0" if after else b""
+        for key, row in self._reader.scan(tables.CONTACTS, start):
+            yield key.decode("ascii"), _to_contact(row)
+
+    def _either(self, table: str, before: bytes, digest: str) -> bytes | None:
+        """A row under the bytes of a digest, or under its text, as feature level 1 wrote it."""
+        row = self._reader.get(table, before + raw(digest))
+        return self._reader.get(table, before + digest.encode("ascii")) if row is None else row
 
     def _change(self, revision: int, row: bytes) -> Change:
         return compact.unpack_change(revision, row, self._referred) if compact.is_compact(row) else _change.decode(row)
@@ -220,35 +243,61 @@ class Rows:
         return version
 
 
+def _to_workflow(name: str, row: bytes) -> Workflow:
+    return compact.unpack_workflow(name, row) if compact.is_compact(row) else _workflow.decode(row)
+
+
+@lru_cache(ROWS_REMEMBERED)  # most rows are alike
+def _to_digest(row: bytes) -> Digest:
+    return compact.unpack_digest(row) if compact.is_compact(row) else _digest.decode(row)
+
+
 def _to_version(workflow: str, version: int, row: bytes) -> Version:
     return compact.unpack_version(workflow, version, row) if compact.is_compact(row) else _version.decode(row)
+
+
+_to_known_version = lru_cache(ROWS_REMEMBERED)(_to_version)
 
 
 def _to_content(row: bytes) -> Content:
     return compact.unpack_content(row) if compact.is_compact(row) else _content.decode(row)
 
 
+def _to_contact(row: bytes) -> LastContact:
+    """Level 1 kept the time alone: a number, which does not start like a MessagePack array."""
+    return _contact.decode(row) if compact.is_compact(row) else LastContact(time_ms=tables.to_number(row))
+
+
 class StoreState(Rows):
-    """core.state.State over the transaction of a tick. `level`: the feature level in force; it decides how some rows
-    are written, which all members must do alike."""
+    """core.state.State over the transaction of a tick, for one command. `level`: the feature level in force; it decides
+    how some rows are written, which all members must do alike."""
 
     def __init__(self, transaction: Transaction, *, level: int) -> None:
         super().__init__(transaction)
         self._transaction = transaction
         self._small = level >= 2
+        self._registry: Registry | None = None  # as read or written last: every command asks four times
+
+    def registry(self) -> Registry:
+        if self._registry is None:
+            self._registry = super().registry()
+        return self._registry
 
     def put_registry(self, registry: Registry) -> None:
+        self._registry = registry
         self._transaction.put(tables.REGISTRY, _REGISTRY_KEY, encode(registry))
 
     def put_workflow(self, workflow: Workflow) -> None:
-        self._transaction.put(tables.WORKFLOWS, workflow.name.encode("ascii"), encode(workflow))
+        row = compact.pack_workflow(workflow) if self._small else encode(workflow)
+        self._transaction.put(tables.WORKFLOWS, workflow.name.encode("ascii"), row)
 
     def put_version(self, version: Version) -> None:
         row = compact.pack_version(version) if self._small else encode_wide(version)
         self._transaction.put(tables.VERSIONS, within(version.workflow) + number(version.number), row)
 
     def put_digest(self, workflow: str, digest: str, row: Digest) -> None:
-        self._transaction.put(tables.DIGESTS, within(workflow) + digest.encode("ascii"), encode(row))
+        packed = compact.pack_digest(row) if self._small else encode(row)
+        self._put_either(tables.DIGESTS, within(workflow), digest, packed)
 
     def put_semver(self, workflow: str, semver: str, version: int) -> None:
         self._transaction.put(tables.SEMVERS, within(workflow) + semver.encode("ascii"), number(version))
@@ -283,13 +332,21 @@ class StoreState(Rows):
         if content.base:
             self._transaction.put(tables.DELTAS, raw(content.base) + raw(digest), b"")
         row = compact.pack_content(content) if self._small else encode(content)
-        self._transaction.put(tables.CONTENTS, digest.encode("ascii"), row)
+        self._put_either(tables.CONTENTS, b"", digest, row)
 
     def delete_content(self, digest: str) -> None:
         before = self.content(digest)
         if before is not None and before.base:
             self._transaction.delete(tables.DELTAS, raw(before.base) + raw(digest))
-        self._transaction.delete(tables.CONTENTS, digest.encode("ascii"))
+        for key in (raw(digest), digest.encode("ascii")):
+            self._transaction.delete(tables.CONTENTS, key)
+
+    def _put_either(self, table: str, before: bytes, digest: str, row: bytes) -> None:
+        """Under the bytes of the digest; below feature level 2 under its text. Never under both."""
+        text = before + digest.encode("ascii")
+        if self._small:
+            self._transaction.delete(table, text)
+        self._transaction.put(table, before + raw(digest) if self._small else text, row)
 
     def put_holder(self, digest: str, workflow: str, version: int) -> None:
         self._transaction.put(tables.HOLDERS, raw(digest) + within(workflow) + number(version), b"")
@@ -346,8 +403,15 @@ class StoreState(Rows):
         key = within(agent.workflow, agent.pointer) + agent.agent.encode("ascii")
         self._transaction.put(tables.AGENTS, key, encode(agent))
 
-    def put_contact(self, agent: str, time_ms: int) -> None:
-        self._transaction.put(tables.CONTACTS, agent.encode("ascii"), number(time_ms))
+    def delete_agent(self, workflow: str, pointer: str, agent: str) -> None:
+        self._transaction.delete(tables.AGENTS, within(workflow, pointer) + agent.encode("ascii"))
+
+    def put_contact(self, agent: str, contact: LastContact) -> None:
+        row = encode(contact) if self._small else number(contact.time_ms)
+        self._transaction.put(tables.CONTACTS, agent.encode("ascii"), row)
+
+    def delete_contact(self, agent: str) -> None:
+        self._transaction.delete(tables.CONTACTS, agent.encode("ascii"))
 
 
 def _backup_key(backup: Backup) -> bytes:

@@ -2,33 +2,34 @@
 
 Text in keys is ASCII, names of at most 63 characters, closed by a zero byte; numbers are 8 bytes, big-endian, so
 that scans are in order. The longest keys are of 256 bytes (agents, semvers); LMDB takes 511. Values are MessagePack
-rows of core.model unless said otherwise: maps by field name, or since feature level 2 (versions, contents, chunks,
-changes, requests) the smaller ones of `compact`.
+rows of core.model unless said otherwise: maps by field name, or since feature level 2 (workflows, versions, digests,
+contents, chunks, changes, requests) the smaller ones of `compact`. "sha256" is the 32 bytes of a digest; in `digests`
+and `contents`, rows of feature level 1 have its text instead.
 
     registry          "registry"                              Registry
     workflows         workflow                                Workflow
     versions          workflow 0 number                       Version
-    digests           workflow 0 "sha256:<hex>"               Digest: the versions with these bytes
+    digests           workflow 0 sha256                       Digest: the versions with these bytes
     semvers           workflow 0 semver                       number
     pointers          workflow 0 pointer                      Pointer, the current one
     switches          workflow 0 pointer 0 generation         Pointer, after each switch
-    contents          "sha256:<hex>"                          Content, once for all workflows
+    contents          sha256                                  Content, once for all workflows
     changes           revision                                Change
     workflow_changes  workflow 0 revision                     empty
     requests          request id (text)                       outcomes.Remembered
     request_order     sequence                                request id (text)
     agents            workflow 0 pointer 0 agent              Agent
-    contacts          agent                                   unix ms
+    contacts          agent                                   LastContact; below feature level 2: unix ms
     fences            workflow 0 semantic digest              numbers of the fenced versions that mean this
     policies          "*", "namespace/*" or workflow          Policy
     requires          sha256 of what is required,             number of the newest version that requires it
                       its first 32 hex digits, 0 workflow
 
-    holders           sha256 (32 bytes), workflow 0 number    empty: a version whose content is kept has these bytes
+    holders           sha256, workflow 0 number    empty: a version whose content is kept has these bytes
     deltas            sha256 of the base, of the delta        empty
     chunks            "sha256:<hex>"                          Content: raw or zstd
     chunk_uses        "sha256:<hex>"                          number of contents that name the chunk; 0 too
-    let_go            sha256 (32 bytes)                       lowest revision of a version that had these bytes and
+    let_go            sha256                                  lowest revision of a version that had these bytes and
                                                               lost its content: backups since then may hold them
     purged            "sha256:<hex>"                          Removed: bytes that are refused from now on
     backups           revision, index, unix ms                Backup
@@ -39,6 +40,9 @@ All from `fences` on are empty below feature level 2.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
+
+from registry.core.limits import NAMES_REMEMBERED
 
 REGISTRY = "registry"
 WORKFLOWS = "workflows"
@@ -92,11 +96,14 @@ TABLES = (
     BACKUPS,
 )
 TOKEN_HEX_DIGITS = 32
+SHA256 = "sha256:"
+DIGEST_BYTES = 32
 
 
+@lru_cache(NAMES_REMEMBERED)  # a command asks for the same ones seven times
 def within(*names: str) -> bytes:
     """The start of every key below these names."""
-    return b"".join(name.encode("ascii") + b"\0" for name in names)
+    return "\0".join((*names, "")).encode("ascii")
 
 
 def requiring(token: str) -> bytes:
@@ -106,7 +113,22 @@ def requiring(token: str) -> bytes:
 
 def raw(digest: str) -> bytes:
     """The 32 bytes of a digest `sha256:<hex>`."""
-    return bytes.fromhex(digest.removeprefix("sha256:"))
+    return bytes.fromhex(digest.removeprefix(SHA256))
+
+
+def to_digest(key: bytes) -> str:
+    """Of the 32 bytes, or of the text."""
+    return SHA256 + key.hex() if len(key) == DIGEST_BYTES else key.decode("ascii")
+
+
+def starting(prefix: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Scans that meet every digest that starts with `prefix` (`sha256:` and hex digits), as bytes and as text, and
+    others perhaps."""
+    digits = prefix.removeprefix(SHA256)
+    text = prefix.encode("ascii")
+    least = bytes.fromhex(digits + "0" * (len(digits) % 2))
+    most = bytes.fromhex(digits + "f" * (len(digits) % 2))
+    return (least, most + b"\xff" * DIGEST_BYTES), (text, past(text))
 
 
 def past(prefix: bytes) -> bytes:

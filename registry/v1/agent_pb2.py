@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from registry.v1 import registry_pb2 as registry_dot_v1_dot_registry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17registry/v1/agent.proto\x12\x0bregistry.v1\x1a\x1aregistry/v1/registry.proto\"O\n\x06\x46ollow\x12\x10\n\x08workflow\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\"\xcb\x02\n\x0bPollRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0c\n\x04site\x18\x04 \x01(\t\x12\x34\n\x06labels\x18\x05 \x03(\x0b\x32$.registry.v1.PollRequest.LabelsEntry\x12\x32\n\x05\x66\x61\x63ts\x18\x06 \x03(\x0b\x32#.registry.v1.PollRequest.FactsEntry\x12$\n\x07\x66ollows\x18\x07 \x03(\x0b\x32\x13.registry.v1.Follow\x12\x0f\n\x07wait_ms\x18\x08 \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"d\n\x0cPollResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo\x12.\n\x0cinstructions\x18\x02 \x03(\x0b\x32\x18.registry.v1.Instruction\"\xb8\x01\n\x0bInstruction\x12\x10\n\x08workflow\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12%\n\x07version\x18\x04 \x01(\x0b\x32\x14.registry.v1.Version\x12\x13\n\x0b\x62\x61se_digest\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x10\n\x08rollback\x18\x07 \x01(\x08\x12\x14\n\x0cmin_revision\x18\x08 \x01(\x04\"\xe8\x02\n\x03\x41\x63k\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0c\n\x04site\x18\x04 \x01(\t\x12,\n\x06labels\x18\x05 \x03(\x0b\x32\x1c.registry.v1.Ack.LabelsEntry\x12\x10\n\x08workflow\x18\x06 \x01(\t\x12\x0f\n\x07pointer\x18\x07 \x01(\t\x12\x12\n\ngeneration\x18\x08 \x01(\x04\x12\r\n\x05phase\x18\t \x01(\t\x12\x0c\n\x04\x63ode\x18\n \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x0b \x01(\t\x12\x1a\n\x12running_generation\x18\x0c \x01(\x04\x12\x17\n\x0frunning_version\x18\r \x01(\x04\x12\x16\n\x0erunning_digest\x18\x0e \x01(\t\x12\x0f\n\x07time_ms\x18\x0f \x01(\x04\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x12\x41\x63knowledgeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x04\x61\x63ks\x18\x02 \x03(\x0b\x32\x10.registry.v1.Ack\";\n\x13\x41\x63knowledgeResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo2\x9d\x01\n\x0c\x41gentService\x12;\n\x04Poll\x12\x18.registry.v1.PollRequest\x1a\x19.registry.v1.PollResponse\x12P\n\x0b\x41\x63knowledge\x12\x1f.registry.v1.AcknowledgeRequest\x1a .registry.v1.AcknowledgeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17registry/v1/agent.proto\x12\x0bregistry.v1\x1a\x1aregistry/v1/registry.proto\"]\n\x06\x46ollow\x12\x10\n\x08workflow\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x0c\n\x04kept\x18\x05 \x03(\t\"\xf2\x02\n\x0bPollRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0c\n\x04site\x18\x04 \x01(\t\x12\x34\n\x06labels\x18\x05 \x03(\x0b\x32$.registry.v1.PollRequest.LabelsEntry\x12\x32\n\x05\x66\x61\x63ts\x18\x06 \x03(\x0b\x32#.registry.v1.PollRequest.FactsEntry\x12$\n\x07\x66ollows\x18\x07 \x03(\x0b\x32\x13.registry.v1.Follow\x12\x0f\n\x07wait_ms\x18\x08 \x01(\r\x12\x0f\n\x07session\x18\t \x01(\t\x12\x14\n\x0cinline_bytes\x18\n \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"d\n\x0cPollResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo\x12.\n\x0cinstructions\x18\x02 \x03(\x0b\x32\x18.registry.v1.Instruction\"\x96\x02\n\x0bInstruction\x12\x10\n\x08workflow\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12%\n\x07version\x18\x04 \x01(\x0b\x32\x14.registry.v1.Version\x12\x13\n\x0b\x62\x61se_digest\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x10\n\x08rollback\x18\x07 \x01(\x08\x12\x14\n\x0cmin_revision\x18\x08 \x01(\x04\x12\x0b\n\x03how\x18\t \x01(\t\x12\x0f\n\x07\x63ontent\x18\n \x01(\x0c\x12\x12\n\ndelta_base\x18\x0b \x01(\t\x12\x15\n\rnot_before_ms\x18\x0c \x01(\x04\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\r \x01(\x04\"\xe8\x02\n\x03\x41\x63k\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0c\n\x04site\x18\x04 \x01(\t\x12,\n\x06labels\x18\x05 \x03(\x0b\x32\x1c.registry.v1.Ack.LabelsEntry\x12\x10\n\x08workflow\x18\x06 \x01(\t\x12\x0f\n\x07pointer\x18\x07 \x01(\t\x12\x12\n\ngeneration\x18\x08 \x01(\x04\x12\r\n\x05phase\x18\t \x01(\t\x12\x0c\n\x04\x63ode\x18\n \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x0b \x01(\t\x12\x1a\n\x12running_generation\x18\x0c \x01(\x04\x12\x17\n\x0frunning_version\x18\r \x01(\x04\x12\x16\n\x0erunning_digest\x18\x0e \x01(\t\x12\x0f\n\x07time_ms\x18\x0f \x01(\x04\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x12\x41\x63knowledgeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x04\x61\x63ks\x18\x02 \x03(\x0b\x32\x10.registry.v1.Ack\";\n\x13\x41\x63knowledgeResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.registry.v1.ReplyInfo2\x9d\x01\n\x0c\x41gentService\x12;\n\x04Poll\x12\x18.registry.v1.PollRequest\x1a\x19.registry.v1.PollResponse\x12P\n\x0b\x41\x63knowledge\x12\x1f.registry.v1.AcknowledgeRequest\x1a .registry.v1.AcknowledgeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,25 +39,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACK_LABELSENTRY']._loaded_options = None
   _globals['_ACK_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_FOLLOW']._serialized_start=68
-  _globals['_FOLLOW']._serialized_end=147
-  _globals['_POLLREQUEST']._serialized_start=150
-  _globals['_POLLREQUEST']._serialized_end=481
-  _globals['_POLLREQUEST_LABELSENTRY']._serialized_start=390
-  _globals['_POLLREQUEST_LABELSENTRY']._serialized_end=435
-  _globals['_POLLREQUEST_FACTSENTRY']._serialized_start=437
-  _globals['_POLLREQUEST_FACTSENTRY']._serialized_end=481
-  _globals['_POLLRESPONSE']._serialized_start=483
-  _globals['_POLLRESPONSE']._serialized_end=583
-  _globals['_INSTRUCTION']._serialized_start=586
-  _globals['_INSTRUCTION']._serialized_end=770
-  _globals['_ACK']._serialized_start=773
-  _globals['_ACK']._serialized_end=1133
-  _globals['_ACK_LABELSENTRY']._serialized_start=390
-  _globals['_ACK_LABELSENTRY']._serialized_end=435
-  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=1135
-  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=1207
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=1209
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=1268
-  _globals['_AGENTSERVICE']._serialized_start=1271
-  _globals['_AGENTSERVICE']._serialized_end=1428
+  _globals['_FOLLOW']._serialized_end=161
+  _globals['_POLLREQUEST']._serialized_start=164
+  _globals['_POLLREQUEST']._serialized_end=534
+  _globals['_POLLREQUEST_LABELSENTRY']._serialized_start=443
+  _globals['_POLLREQUEST_LABELSENTRY']._serialized_end=488
+  _globals['_POLLREQUEST_FACTSENTRY']._serialized_start=490
+  _globals['_POLLREQUEST_FACTSENTRY']._serialized_end=534
+  _globals['_POLLRESPONSE']._serialized_start=536
+  _globals['_POLLRESPONSE']._serialized_end=636
+  _globals['_INSTRUCTION']._serialized_start=639
+  _globals['_INSTRUCTION']._serialized_end=917
+  _globals['_ACK']._serialized_start=920
+  _globals['_ACK']._serialized_end=1280
+  _globals['_ACK_LABELSENTRY']._serialized_start=443
+  _globals['_ACK_LABELSENTRY']._serialized_end=488
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=1282
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=1354
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=1356
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=1415
+  _globals['_AGENTSERVICE']._serialized_start=1418
+  _globals['_AGENTSERVICE']._serialized_end=1575
 # @@protoc_insertion_point(module_scope)

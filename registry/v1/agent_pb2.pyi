@@ -27,12 +27,17 @@ class Follow(_message.Message):
     POINTER_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
     workflow: _builtins.str
     pointer: _builtins.str
     generation: _builtins.int
     """the newest the agent has acted on, installed or refused; 0: none"""
     digest: _builtins.str
     """running now; empty: none"""
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """digests of other versions that the agent has on disk, at most 16"""
+
     def __init__(
         self,
         *,
@@ -40,10 +45,11 @@ class Follow(_message.Message):
         pointer: _builtins.str = ...,
         generation: _builtins.int = ...,
         digest: _builtins.str = ...,
+        kept: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "generation", b"generation", "pointer", b"pointer", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "generation", b"generation", "kept", b"kept", "pointer", b"pointer", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -101,6 +107,8 @@ class PollRequest(_message.Message):
     FACTS_FIELD_NUMBER: _builtins.int
     FOLLOWS_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    INLINE_BYTES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """empty: not known yet"""
     epoch: _builtins.int
@@ -108,11 +116,15 @@ class PollRequest(_message.Message):
     site: _builtins.str
     wait_ms: _builtins.int
     """0: answer at once; at most 60000"""
+    session: _builtins.str
+    """of this run of the agent: two agents under one name are told apart by it"""
+    inline_bytes: _builtins.int
+    """content up to this size comes inside the reply; 0: none; at most 65536"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """what compatibility is judged by, later"""
+        """of the agent's machine, `dify` -> `1.9.2`: what a version's `needs` are judged by"""
 
     @_builtins.property
     def follows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Follow]:
@@ -129,10 +141,12 @@ class PollRequest(_message.Message):
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         follows: _abc.Iterable[Global___Follow] | None = ...,
         wait_ms: _builtins.int = ...,
+        session: _builtins.str = ...,
+        inline_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "cluster_id", b"cluster_id", "epoch", b"epoch", "facts", b"facts", "follows", b"follows", "labels", b"labels", "site", b"site", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "cluster_id", b"cluster_id", "epoch", b"epoch", "facts", b"facts", "follows", b"follows", "inline_bytes", b"inline_bytes", "labels", b"labels", "session", b"session", "site", b"site", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,6 +190,11 @@ class Instruction(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ROLLBACK_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    HOW_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    DELTA_BASE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
     workflow: _builtins.str
     pointer: _builtins.str
     generation: _builtins.int
@@ -185,6 +204,16 @@ class Instruction(_message.Message):
     rollback: _builtins.bool
     min_revision: _builtins.int
     """fetch content with this, so that no member serves older state"""
+    how: _builtins.str
+    """have: the agent keeps these bytes; delta, full: they are in `content`; fetch: GetContent"""
+    content: _builtins.bytes
+    """full: a zstd frame; delta: one over the bytes of `delta_base`"""
+    delta_base: _builtins.str
+    """what the agent said it runs"""
+    not_before_ms: _builtins.int
+    """fetch at once, install no earlier; 0: at once"""
+    deadline_ms: _builtins.int
+    """install no later: refuse with EXPIRED then; 0: whenever"""
     @_builtins.property
     def version(self) -> _registry_pb2.Version: ...
     def __init__(
@@ -198,10 +227,15 @@ class Instruction(_message.Message):
         reason: _builtins.str = ...,
         rollback: _builtins.bool = ...,
         min_revision: _builtins.int = ...,
+        how: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+        delta_base: _builtins.str = ...,
+        not_before_ms: _builtins.int = ...,
+        deadline_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_digest", b"base_digest", "generation", b"generation", "min_revision", b"min_revision", "pointer", b"pointer", "reason", b"reason", "rollback", b"rollback", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_digest", b"base_digest", "content", b"content", "deadline_ms", b"deadline_ms", "delta_base", b"delta_base", "generation", b"generation", "how", b"how", "min_revision", b"min_revision", "not_before_ms", b"not_before_ms", "pointer", b"pointer", "reason", b"reason", "rollback", b"rollback", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -163,6 +163,7 @@ class Version(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
     workflow: _builtins.str
     number: _builtins.int
     digest: _builtins.str
@@ -205,6 +206,10 @@ class Version(_message.Message):
     def removed(self) -> Global___Removed:
         """unset: its content is kept"""
 
+    @_builtins.property
+    def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the machines that install it; see PublishRequest"""
+
     def __init__(
         self,
         *,
@@ -230,10 +235,11 @@ class Version(_message.Message):
         snapshot: _builtins.str = ...,
         hold: _builtins.str = ...,
         removed: Global___Removed | None = ...,
+        needs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["removed", b"removed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "change", b"change", "created_ms", b"created_ms", "digest", b"digest", "facts", b"facts", "hold", b"hold", "kind", b"kind", "labels", b"labels", "message", b"message", "number", b"number", "parents", b"parents", "removed", b"removed", "requires", b"requires", "revision", b"revision", "secrets", b"secrets", "semantic_digest", b"semantic_digest", "size_bytes", b"size_bytes", "snapshot", b"snapshot", "status", b"status", "summary", b"summary", "value_digest", b"value_digest", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "change", b"change", "created_ms", b"created_ms", "digest", b"digest", "facts", b"facts", "hold", b"hold", "kind", b"kind", "labels", b"labels", "message", b"message", "needs", b"needs", "number", b"number", "parents", b"parents", "removed", b"removed", "requires", b"requires", "revision", b"revision", "secrets", b"secrets", "semantic_digest", b"semantic_digest", "size_bytes", b"size_bytes", "snapshot", b"snapshot", "status", b"status", "summary", b"summary", "value_digest", b"value_digest", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,6 +323,7 @@ class Policy(_message.Message):
     IMMUTABLE_LABELS_FIELD_NUMBER: _builtins.int
     KEEP_LAST_FIELD_NUMBER: _builtins.int
     KEEP_DAYS_FIELD_NUMBER: _builtins.int
+    AGENTS_EXPIRE_DAYS_FIELD_NUMBER: _builtins.int
     unchanged: _builtins.str
     """allow, warn, refuse: a publish that means the same as the newest version"""
     checks: _builtins.str
@@ -331,6 +338,8 @@ class Policy(_message.Message):
     """`10` of each class, or `published=10,periodic=3`; `all`"""
     keep_days: _builtins.str
     """younger than so many days; `all`"""
+    agents_expire_days: _builtins.str
+    """agents that were silent for so many days are forgotten; `never`"""
     def __init__(
         self,
         *,
@@ -341,10 +350,11 @@ class Policy(_message.Message):
         immutable_labels: _builtins.str = ...,
         keep_last: _builtins.str = ...,
         keep_days: _builtins.str = ...,
+        agents_expire_days: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "immutable_labels", b"immutable_labels", "keep_days", b"keep_days", "keep_last", b"keep_last", "literals", b"literals", "unchanged", b"unchanged", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents_expire_days", b"agents_expire_days", "checks", b"checks", "immutable_labels", b"immutable_labels", "keep_days", b"keep_days", "keep_last", b"keep_last", "literals", b"literals", "unchanged", b"unchanged", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -367,6 +377,8 @@ class Pointer(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     TIME_MS_FIELD_NUMBER: _builtins.int
     ROLLBACK_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
     workflow: _builtins.str
     pointer: _builtins.str
     version: _builtins.int
@@ -380,6 +392,10 @@ class Pointer(_message.Message):
     principal: _builtins.str
     time_ms: _builtins.int
     rollback: _builtins.bool
+    not_before_ms: _builtins.int
+    """when agents may install it; 0: at once"""
+    deadline_ms: _builtins.int
+    """until when; 0: whenever"""
     def __init__(
         self,
         *,
@@ -394,10 +410,12 @@ class Pointer(_message.Message):
         principal: _builtins.str = ...,
         time_ms: _builtins.int = ...,
         rollback: _builtins.bool = ...,
+        not_before_ms: _builtins.int = ...,
+        deadline_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "generation", b"generation", "pointer", b"pointer", "previous_version", b"previous_version", "principal", b"principal", "reason", b"reason", "revision", b"revision", "rollback", b"rollback", "time_ms", b"time_ms", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "digest", b"digest", "generation", b"generation", "not_before_ms", b"not_before_ms", "pointer", b"pointer", "previous_version", b"previous_version", "principal", b"principal", "reason", b"reason", "revision", b"revision", "rollback", b"rollback", "time_ms", b"time_ms", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -614,6 +632,7 @@ class PublishRequest(_message.Message):
     REQUIRES_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     LARGE_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     workflow: _builtins.str
     content: _builtins.bytes
@@ -637,6 +656,10 @@ class PublishRequest(_message.Message):
     def large(self) -> Global___LargeContent:
         """instead of `content`"""
 
+    @_builtins.property
+    def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the machines that install it: `dify>=1.9`, `plugin:langgenius/openai`, `agent>=0.2`"""
+
     def __init__(
         self,
         *,
@@ -651,10 +674,11 @@ class PublishRequest(_message.Message):
         requires: _abc.Iterable[_builtins.str] | None = ...,
         snapshot: _builtins.str = ...,
         large: Global___LargeContent | None = ...,
+        needs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["large", b"large"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "kind", b"kind", "labels", b"labels", "large", b"large", "message", b"message", "parents", b"parents", "principal", b"principal", "request_id", b"request_id", "requires", b"requires", "snapshot", b"snapshot", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "kind", b"kind", "labels", b"labels", "large", b"large", "message", b"message", "needs", b"needs", "parents", b"parents", "principal", b"principal", "request_id", b"request_id", "requires", b"requires", "snapshot", b"snapshot", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -776,11 +800,17 @@ class SwitchRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     reason: _builtins.str
     principal: _builtins.str
     force: _builtins.bool
     """accept a failed, fenced or archived target, and any verdict"""
+    not_before_ms: _builtins.int
+    """agents fetch at once and install no earlier; 0: at once"""
+    deadline_ms: _builtins.int
+    """agents install no later, and refuse with EXPIRED then; 0: whenever"""
     @_builtins.property
     def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___Move]: ...
     def __init__(
@@ -791,10 +821,12 @@ class SwitchRequest(_message.Message):
         reason: _builtins.str = ...,
         principal: _builtins.str = ...,
         force: _builtins.bool = ...,
+        not_before_ms: _builtins.int = ...,
+        deadline_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "moves", b"moves", "principal", b"principal", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "force", b"force", "moves", b"moves", "not_before_ms", b"not_before_ms", "principal", b"principal", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2380,6 +2412,7 @@ class AgentRow(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     REPORTED_MS_FIELD_NUMBER: _builtins.int
     AGE_MS_FIELD_NUMBER: _builtins.int
+    TWINS_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     site: _builtins.str
     workflow: _builtins.str
@@ -2392,13 +2425,15 @@ class AgentRow(_message.Message):
     target_generation: _builtins.int
     """the newest it acted on; above `generation` after a nack"""
     state: _builtins.str
-    """installing, current, behind, error; silent: not heard for two minutes"""
+    """installing, current, behind, drifted (another digest than the pointer's), nacked; silent"""
     code: _builtins.str
     """of a nack: PROBE_FAILED, DIGEST_MISMATCH, ..."""
     detail: _builtins.str
     reported_ms: _builtins.int
     age_ms: _builtins.int
     """since the last contact"""
+    twins: _builtins.bool
+    """two agents use this name at once: a cloned machine"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -2418,10 +2453,11 @@ class AgentRow(_message.Message):
         detail: _builtins.str = ...,
         reported_ms: _builtins.int = ...,
         age_ms: _builtins.int = ...,
+        twins: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "agent", b"agent", "code", b"code", "detail", b"detail", "digest", b"digest", "generation", b"generation", "labels", b"labels", "pointer", b"pointer", "reported_ms", b"reported_ms", "site", b"site", "state", b"state", "target_generation", b"target_generation", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "agent", b"agent", "code", b"code", "detail", b"detail", "digest", b"digest", "generation", b"generation", "labels", b"labels", "pointer", b"pointer", "reported_ms", b"reported_ms", "site", b"site", "state", b"state", "target_generation", b"target_generation", "twins", b"twins", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

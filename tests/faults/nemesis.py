@@ -162,14 +162,17 @@ class Nemesis:
         await self._hold()
 
     async def _full_disk(self, member: Member) -> None:
-        before = len(self._members.exits)
+        """The member lives on with its disk full, and says that it has no room."""
         self._disks[member.name].fill()
         give_up = time.monotonic() + NOTICE_S
-        while len(self._members.exits) == before and time.monotonic() < give_up:
+        while not (noticed := await self._has_no_room(member)) and time.monotonic() < give_up:
             await asyncio.sleep(LOOK_S)
-        noticed = [f"{each.name} ended with {each.code}" for each in self._members.exits[before:]]
-        self._note(", ".join(noticed) or "nobody noticed that the disk is full")
+        self._note(f"{member.name} {'has no room' if noticed else 'has not said that its disk is full'}")
         await asyncio.sleep(FULL_AT_LEAST_S)
+
+    async def _has_no_room(self, member: Member) -> bool:
+        members = (await self._client.status()).members
+        return any(each.name == member.name and each.no_space for each in members)
 
     async def _power_cut(self) -> None:
         self._members.kill()

@@ -22,13 +22,14 @@ from registry.cli.local_cluster import LocalCluster
 from registry.client import Client
 
 FULL = os.environ.get("REGISTRY_FAULTS") == "full"
-KILLS = 100 if FULL else 15
+KILLS = 500 if FULL else 15
+AT_THE_START = 0.25  # of the lives are ended before the agent need have done anything
 VERSIONS = 8
 SIZE_BYTES = 300_000
 WORKFLOW = "support/triage"
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
 
 
 class Reader(threading.Thread):
@@ -105,9 +106,10 @@ class Edge:
         return generation
 
 
-async def switch_without_a_break(client: Client, chance: random.Random) -> None:
+async def switch_without_a_break(client: Client, chance: random.Random, generations: list[int]) -> None:
     while True:
-        await client.switch(WORKFLOW, chance.randint(1, VERSIONS), reason="load")
+        switched = await client.switch(WORKFLOW, chance.randint(1, VERSIONS), reason="load")
+        generations.append(switched.generation)
         await asyncio.sleep(chance.uniform(0.0, 0.06))
 
 
@@ -120,13 +122,17 @@ async def test_path_shows_one_complete_version_whenever_the_agent_is_killed(tmp_
         edge = Edge(tmp_path, cluster.endpoints)
         reader = Reader(edge.path, set(contents))
         reader.start()
-        switching = asyncio.create_task(switch_without_a_break(client, chance))
+        generations: list[int] = []
+        switching = asyncio.create_task(switch_without_a_break(client, chance, generations))
         killed_in: Counter[str] = Counter()
         for _ in range(KILLS):
             before = edge.acted_on()
             with edge.agent() as agent:
-                await edge.until_acted_above(before, agent)
-                await asyncio.sleep(chance.uniform(0.0, 0.25))
+                if chance.random() < AT_THE_START:
+                    await asyncio.sleep(chance.uniform(0.0, 2.0))
+                else:
+                    await edge.until_acted_above(before, agent)
+                    await asyncio.sleep(chance.uniform(0.0, 0.25))
             assert agent.returncode == -signal.SIGKILL, "the agent ended by itself; see agent.log"
             killed_in[str(edge.record().get("state", "idle"))] += 1
         switching.cancel()
@@ -140,9 +146,13 @@ async def test_path_shows_one_complete_version_whenever_the_agent_is_killed(tmp_
             agent.send_signal(signal.SIGTERM)
             assert agent.wait(30) == 0
     reader.finish()
-    print(f"seed {SEED}: {KILLS} kills in {dict(killed_in)}, {reader.reads} reads, {reader.changes} changes seen")
+    print(
+        f"seed {SEED}: {KILLS} kills in {dict(killed_in)} during {len(generations)} switches, {reader.reads} reads, "
+        f"{reader.changes} changes seen"
+    )
     assert reader.wrong == [], f"seed {SEED}"
     assert edge.path.read_bytes() == contents[-1]
+    assert len(generations) >= KILLS
     assert reader.changes > KILLS / 2, "the reader saw too few versions to prove anything"
     assert len(killed_in) >= 3, "the kills hit too few states to prove anything"
     assert len(os.listdir(edge.state_dir / "objects")) <= 6

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from registry.agent.api import Ack, Holding, Instruction, PollReply, Progress
+from msgspec import structs
+
+from registry.agent.api import Ack, Holding, Instruction, Poll, Polled, PollReply, Progress
 from registry.agent.guards import digest_of
+from registry.core import frames
 from registry.core.errors import Reason, error
 
 
@@ -15,12 +19,17 @@ class FakeRegistry:
     def __init__(self, cluster_id: str = "c1") -> None:
         self.cluster_id = cluster_id
         self.epoch = 1
+        self.age_ms = 0  # since it heard the leader
         self.acks: list[Ack] = []  # each (agent, incarnation, sequence) once, in order of arrival
         self.unavailable = 0  # this many of the next calls fail
-        self.polls = 0
         self.fetched: list[tuple[str, int]] = []
         self.bases: list[bytes] = []  # that each of them could have come as a delta of
         self.corrupt = False  # content arrives with other bytes
+        self.inline = False  # small content comes inside the replies to polls
+        self.corrupt_frames = False
+        self.asked: list[Poll] = []
+        self.told: list[tuple[int, str]] = []  # (generation, how) of every instruction
+        self._digests: dict[str, bytes] = {}
         self._contents: dict[tuple[str, int], bytes] = {}
         self._instructions: dict[tuple[str, str], Instruction] = {}
         self._revision = 0
@@ -29,10 +38,13 @@ class FakeRegistry:
     async def publish(self, workflow: str, data: bytes) -> int:
         version = sum(name == workflow for name, _ in self._contents) + 1
         self._contents[workflow, version] = data
+        self._digests[digest_of(data)] = data
         self._revision += 1
         return version
 
-    async def switch(self, workflow: str, version: int, *, pointer: str = "active", rollback: bool = False) -> int:
+    async def switch(
+        self, workflow: str, version: int, *, pointer: str = "active", rollback: bool = False, **fields: Any
+    ) -> int:
         """The new generation."""
         data = self._contents[workflow, version]
         before = self._instructions.get((workflow, pointer))
@@ -40,7 +52,6 @@ class FakeRegistry:
         made = Instruction(
             workflow=workflow,
             pointer=pointer,
-            epoch=self.epoch,
             generation=before.generation + 1 if before else 1,
             version=version,
             digest=digest_of(data),
@@ -48,6 +59,7 @@ class FakeRegistry:
             base_digest=before.digest if before else "",
             rollback=rollback,
             min_revision=self._revision,
+            **fields,
         )
         self._instructions[workflow, pointer] = made
         await self.wake()
@@ -60,8 +72,7 @@ class FakeRegistry:
         for (workflow, pointer), (generation, version) in generations.items():
             await self.switch(workflow, version, pointer=pointer)
             made = self._instructions[workflow, pointer]
-            fields = {name: getattr(made, name) for name in made.__struct_fields__}
-            self._instructions[workflow, pointer] = Instruction(**(fields | {"generation": generation}))
+            self._instructions[workflow, pointer] = structs.replace(made, generation=generation)
         await self.wake()
 
     async def wake(self) -> None:
@@ -78,28 +89,22 @@ class FakeRegistry:
 
     # RegistryApi
 
-    async def poll(
-        self,
-        *,
-        cluster_id: str,
-        epoch: int,
-        agent: str,
-        site: str,
-        labels: dict[str, str],
-        follows: Sequence[Holding],
-        wait_s: float,
-    ) -> PollReply:
-        self.polls += 1
+    async def poll(self, poll: Poll, *, timeout_s: float) -> Polled:
+        self.asked.append(poll)
         self._fail_if_unavailable()
-        if cluster_id and cluster_id != self.cluster_id:
+        if poll.cluster_id and poll.cluster_id != self.cluster_id:
             raise error(Reason.CLUSTER_MISMATCH, f"this is cluster {self.cluster_id}")
         try:
-            async with asyncio.timeout(wait_s), self._changed:
-                while not (found := self._different(follows, epoch)):
+            async with asyncio.timeout(poll.wait_ms / 1000), self._changed:
+                while not (found := self._different(poll)):
                     await self._changed.wait()
         except TimeoutError:
-            found = ()
-        return PollReply(cluster_id=self.cluster_id, epoch=self.epoch, instructions=found)
+            found = []
+        made = {(each.workflow, each.pointer): frame for each, frame in found if frame}
+        self.told += [(each.generation, each.how) for each, _ in found]
+        told = tuple(each for each, _ in found)
+        reply = PollReply(cluster_id=self.cluster_id, epoch=self.epoch, instructions=told, age_ms=self.age_ms)
+        return Polled(reply, made)
 
     async def content(
         self, workflow: str, version: int, *, min_revision: int, base: bytes, into: Path, progress: Progress
@@ -123,11 +128,26 @@ class FakeRegistry:
             self.unavailable -= 1
             raise error(Reason.NO_MEMBER, "no member reachable")
 
-    def _different(self, follows: Sequence[Holding], epoch: int) -> tuple[Instruction, ...]:
+    def _different(self, poll: Poll) -> list[tuple[Instruction, bytes]]:
         """Only what is above the generation that the agent has; of another epoch it has nothing."""
         found = []
-        for follow in follows:
+        for follow in poll.follows:
             made = self._instructions.get((follow.workflow, follow.pointer))
-            if made and (epoch != self.epoch or made.generation > follow.generation):
-                found.append(made)
-        return tuple(found)
+            if made and (poll.epoch != self.epoch or made.generation > follow.generation):
+                found.append(self._delivered(made, follow, poll.inline_bytes))
+        return found
+
+    def _delivered(self, made: Instruction, follow: Holding, inline_bytes: int) -> tuple[Instruction, bytes]:
+        data, base = self._contents[made.workflow, made.version], self._digests.get(follow.digest)
+        if made.digest in follow.kept:
+            return structs.replace(made, how="have"), b""
+        if not self.inline or len(data) > inline_bytes or not data:
+            return made, b""
+        if base is None:
+            told, frame = structs.replace(made, how="full"), frames.pack(data, 3)
+        else:
+            told = structs.replace(made, how="delta", delta_base=follow.digest)
+            frame = frames.pack_over(base, data, 3)
+        if self.corrupt_frames:
+            frame = frame[:-1] + bytes([frame[-1] ^ 1])
+        return structs.replace(told, content_bytes=len(frame)), frame

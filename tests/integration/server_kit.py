@@ -30,6 +30,9 @@ from registry.v1 import agent_pb2_grpc, cluster_pb2_grpc, registry_pb2, registry
 
 WAIT_S = 20.0
 RPC_S = 10.0
+WORKERS = int(
+    os.environ.get("REGISTRY_WORKERS", "0")
+)  # of members in the test's process: the same tests pass with some
 
 
 def small_disk(size_bytes: int) -> tuple[str, ...]:
@@ -108,6 +111,7 @@ async def start_member(
             "peer_listen": cluster[name],
             "http_listen": "127.0.0.1:0",
             "cluster": ",".join(f"{each}={address}" for each, address in cluster.items()),
+            "workers": WORKERS,
         }
         | options
     )

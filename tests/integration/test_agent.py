@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.agent import ConfigError, FollowSpec, HomeError, ProbeSpec, limits
+from registry.agent import ConfigError, FileSpec, FollowSpec, HomeError, ProbeSpec, limits
 from registry.agent.guards import digest_of
 from registry.agent.home import Home
 from registry.agent.journal import Record
@@ -120,8 +120,8 @@ async def test_reload_runs_after_the_swap_and_again_after_the_swap_back(edge: Ed
 
 
 async def test_other_bytes_than_named_are_never_shown_and_hold_up_nobody(edge: Edge, registry: FakeRegistry) -> None:
-    other = FollowSpec("support/router", "active", edge.directory / "router.yml")
-    async with edge.running(follows=(FollowSpec(WORKFLOW, "active", edge.path), other)):
+    other = FollowSpec("support/router", "active", FileSpec(edge.directory / "router.yml"))
+    async with edge.running(follows=(FollowSpec(WORKFLOW, "active", FileSpec(edge.path)), other)):
         await live(registry, b"one")
         await registry.until_acked("confirmed", 1)
         registry.corrupt = True
@@ -146,6 +146,52 @@ async def test_a_registry_that_comes_and_goes(edge: Edge, registry: FakeRegistry
         await live(registry, b"two")
         await registry.until_acked("confirmed", 2)
     assert edge.shown() == b"two"
+
+
+async def test_what_runs_is_told_once_at_a_start_and_after_a_long_silence(
+    edge: Edge, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry that has forgotten the agent learns of it."""
+    monkeypatch.setattr(limits, "POLL_WAIT_S", 0.01)
+
+    async def polls(more: int) -> None:
+        asked = len(registry.asked) + more
+        await until(lambda: len(registry.asked) >= asked)
+
+    async with edge.running():
+        await polls(3)
+        assert registry.acks == []  # nothing was ever installed
+        await live(registry, b"one")
+        await registry.until_acked("confirmed", 1)
+    registry.acks.clear()
+    async with edge.running():
+        told = await registry.until_acked("confirmed", 1)
+        assert (told.running_version, told.running_digest) == (1, digest_of(b"one"))
+        await polls(3)
+        assert len(registry.acks) == 1
+        registry.unavailable = 3
+        await polls(5)
+        assert len(registry.acks) == 1  # that was not long
+        edge.ahead_ms += round(limits.STANDING_AFTER_S * (1 + limits.STANDING_JITTER) * 1000)
+        await until(lambda: len(registry.acks) > 1)
+        await polls(3)
+        assert [(ack.phase, ack.generation) for ack in registry.acks] == [("confirmed", 1)] * 2
+
+
+async def test_what_runs_is_told_with_generations_of_this_epoch_alone(
+    edge: Edge, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "POLL_WAIT_S", 0.01)
+    async with edge.running():
+        for generation, data in enumerate((b"one", b"two"), start=1):
+            await live(registry, data)
+            await registry.until_acked("confirmed", generation)
+    registry.acks.clear()
+    await registry.restore(2, {})  # the pointer is not there any more
+    async with edge.running():
+        asked = len(registry.asked) + 5
+        await until(lambda: len(registry.asked) >= asked)
+        assert registry.acks == []
 
 
 async def test_a_member_of_another_cluster_is_refused(edge: Edge, registry: FakeRegistry) -> None:
@@ -177,9 +223,9 @@ async def test_a_higher_epoch_compares_anew_and_a_lower_one_is_ignored(edge: Edg
         assert ack.running_version == 2
         assert edge.shown() == b"two"
         assert agent.status()["epoch"] == 2
-        polls = registry.polls
+        polls = len(registry.asked)
         await registry.restore(1, {(WORKFLOW, "active"): (9, 3)})
-        await until(lambda: registry.polls > polls + 3)
+        await until(lambda: len(registry.asked) > polls + 3)
         assert edge.shown() == b"two"
         assert agent.status()["epoch"] == 2
 
@@ -192,6 +238,20 @@ async def test_it_starts_without_the_network_from_what_was_good(edge: Edge, regi
     registry.unavailable = 10**9
     async with edge.running():
         await until(lambda: edge.shown() == b"one")
+
+
+async def test_a_path_that_cannot_be_shown_at_the_start_is_shown_later(edge: Edge, registry: FakeRegistry) -> None:
+    async with edge.running():
+        await registry.switch(WORKFLOW, await registry.publish(WORKFLOW, b"one"))
+        await registry.until_acked("confirmed", 1)
+    edge.path.unlink()
+    edge.path.parent.rmdir()
+    edge.path.parent.write_text("as where a file system is not mounted yet")
+    async with edge.running() as agent:
+        await until(lambda: "INSTALL_FAILED" in (agent.status()["follows"][0]["last_error"] or ""))
+        edge.path.parent.unlink()
+        await until(lambda: agent.status()["follows"][0]["state"] == "current")
+        assert edge.shown() == b"one"
 
 
 async def test_damaged_content_is_fetched_again(edge: Edge, registry: FakeRegistry) -> None:
@@ -271,7 +331,9 @@ async def test_what_is_not_followed_any_more_stays_readable(edge: Edge, registry
     async with edge.running():
         await registry.until_acked("confirmed", 1)
     await registry.switch("support/router", await registry.publish("support/router", b"route"))
-    async with edge.running(follows=(FollowSpec("support/router", "active", edge.directory / "router.yml"),)) as agent:
+    async with edge.running(
+        follows=(FollowSpec("support/router", "active", FileSpec(edge.directory / "router.yml")),)
+    ) as agent:
         await registry.until_acked("confirmed", 1, "support/router")
     assert edge.shown() == b"one"
     assert [follow["workflow"] for follow in agent.status()["follows"]] == ["support/router"]

@@ -68,7 +68,7 @@ async def test_follows_a_real_member_and_tells_it_what_runs(tmp_path: Path) -> N
     found = status(state_dir)
     assert set(found) == {
         *("workflow", "pointer", "generation", "version", "digest"),
-        *("state", "last_contact_s", "last_error", "last_good"),
+        *("state", "age_s", "step", "next", "last_contact_s", "last_error", "last_good"),
     }
     assert (found["state"], found["version"]) == ("error", 1)
     table = invoke("status", "--state-dir", state_dir).stdout

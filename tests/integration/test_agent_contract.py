@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from registry.agent import ClientApi, RegistryApi
-from registry.agent.api import Holding, PollReply
+from registry.agent import RegistryApi, connected
+from registry.agent.api import Holding, Poll, Polled, PollReply
 from registry.agent.guards import digest_of
 from registry.cli.local_cluster import LocalCluster
 from registry.client import Client
+from registry.core import frames, limits
 from registry.core.errors import Conflict, NotFound, Reason
 from tests.integration.fake_registry import FakeRegistry
 from tests.unit.agent.samples import ack
@@ -32,22 +33,33 @@ class Subject(NamedTuple):
             WORKFLOW, version, min_revision=min_revision, base=base, into=self.arriving, progress=lambda *_: None
         )
 
-    async def poll(self, generation: int, *, cluster_id: str = "", epoch: int = 0, wait_s: float = 0) -> PollReply:
-        return await self.api.poll(
+    async def poll(
+        self, generation: int, *, cluster_id: str = "", epoch: int = 0, wait_s: float = 0, **holding: Any
+    ) -> PollReply:
+        return (await self.polled(generation, cluster_id=cluster_id, epoch=epoch, wait_s=wait_s, **holding)).reply
+
+    async def polled(
+        self, generation: int, *, cluster_id: str, epoch: int, wait_s: float = 0, inline_bytes: int = 0, **holding: Any
+    ) -> Polled:
+        poll = Poll(
+            agent="edge-1",
             cluster_id=cluster_id,
             epoch=epoch,
-            agent="edge-1",
+            session="s1",
             site="eu-1",
-            labels={},
-            follows=[Holding(workflow=WORKFLOW, pointer="active", generation=generation)],
-            wait_s=wait_s,
+            facts={"agent": "0.2"},
+            follows=(Holding(workflow=WORKFLOW, pointer="active", generation=generation, **holding),),
+            wait_ms=round(wait_s * 1000),
+            inline_bytes=inline_bytes,
         )
+        return await self.api.poll(poll, timeout_s=10)
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", "grpc", "http"])
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
     if request.param == "fake":
         fake = FakeRegistry()
+        fake.inline = True
         yield Subject(
             fake,
             lambda data: fake.publish(WORKFLOW, data),
@@ -63,7 +75,9 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         async def switch(version: int) -> int:
             return (await client.switch(WORKFLOW, version, reason="test")).generation
 
-        yield Subject(ClientApi(client), publish, switch, tmp_path / "arriving")
+        over_http = [f"http://{member.http_address}" for member in cluster.members.values()]
+        async with connected(over_http if request.param == "http" else cluster.endpoints, name="edge-1") as api:
+            yield Subject(api, publish, switch, tmp_path / "arriving")
 
 
 async def test_what_agents_rely_on(subject: Subject) -> None:
@@ -77,7 +91,7 @@ async def test_what_agents_rely_on(subject: Subject) -> None:
     assert await subject.switch(1) == 1
     reply = await subject.poll(0, cluster_id=empty.cluster_id, epoch=empty.epoch)
     (first,) = reply.instructions
-    assert (first.workflow, first.pointer, first.epoch) == (WORKFLOW, "active", empty.epoch)
+    assert (first.workflow, first.pointer, first.how) == (WORKFLOW, "active", "fetch")
     assert (first.generation, first.version, first.size_bytes, first.base_digest) == (1, 1, 3, "")
     assert first.digest == digest_of(b"one")
     for base in (b"", b"one", b"two", b"never seen"):
@@ -92,6 +106,24 @@ async def test_what_agents_rely_on(subject: Subject) -> None:
     (second,) = (await waiting).instructions
     assert (second.generation, second.version, second.base_digest) == (2, 2, digest_of(b"one"))
     assert second.min_revision > first.min_revision
+
+    inline: dict[str, Any] = {**mine, "digest": first.digest, "inline_bytes": limits.INLINE_BYTES}
+    base = await subject.publish(b"two" * 1000)
+    await subject.publish(b"two" * 999)
+    await subject.switch(base)
+    reply, frames_of = await subject.polled(2, **mine, inline_bytes=limits.INLINE_BYTES)
+    (third,) = reply.instructions
+    assert (third.how, third.content_bytes) == ("full", len(frames_of[WORKFLOW, "active"]))
+    assert frames.unpack(frames_of[WORKFLOW, "active"], third.size_bytes) == b"two" * 1000
+    (kept,) = (await subject.polled(2, **inline, kept=(third.digest,))).reply.instructions
+    assert kept.how == "have"
+    await subject.switch(base + 1)
+    reply, frames_of = await subject.polled(3, **(inline | {"digest": third.digest}))
+    (fourth,) = reply.instructions
+    assert (fourth.how, fourth.delta_base, fourth.base_digest) == ("delta", third.digest, third.digest)
+    frame = frames_of[WORKFLOW, "active"]
+    assert frames.unpack_over(b"two" * 1000, frame, fourth.size_bytes) == b"two" * 999
+    assert (await subject.polled(3, **mine)).frames == {}, "nobody asked for bytes"
 
     with pytest.raises(Conflict) as mismatch:
         await subject.poll(0, cluster_id="another", epoch=1)

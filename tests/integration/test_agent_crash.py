@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class Crashes:
 
 async def life(edge: Edge, registry: FakeRegistry, generation: int) -> bool:
     """Runs an agent until it has told the end of `generation`. False: it crashed before."""
-    agent = edge.agent(probe=PROBE)
+    agent = edge.agent(probe=PROBE, post="true")
     phase = "reverted" if generation == 2 else "confirmed"
     running = asyncio.create_task(agent.run())
     told = asyncio.create_task(registry.until_acked(phase, generation))
@@ -60,6 +61,22 @@ async def life(edge: Edge, registry: FakeRegistry, generation: int) -> bool:
     return told.done() and not told.cancelled() and result is None
 
 
+async def registry_at(generation: int) -> FakeRegistry:
+    registry = FakeRegistry()
+    for each in range(1, generation + 1):
+        await registry.switch(WORKFLOW, await registry.publish(WORKFLOW, VERSIONS[each]))
+    return registry
+
+
+async def earlier_lives(machine: Path, generation: int) -> bytes | None:
+    """Brings a machine to where `generation` is next. What it shows then."""
+    machine.mkdir()
+    for earlier in range(1, generation):
+        registry = await registry_at(earlier)
+        assert await life(Edge(machine, registry), registry, earlier)
+    return Edge(machine, await registry_at(0)).shown()
+
+
 @pytest.mark.parametrize("generation", [1, 2, 3])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 async def test_a_crash_at_any_durable_operation(
@@ -67,16 +84,18 @@ async def test_a_crash_at_any_durable_operation(
 ) -> None:
     shorten_waits(monkeypatch)
     originals = {name: getattr(files, name) for name in ("write", "link", "unlink")}
+    machine, before_it = tmp_path / "machine", tmp_path / "before"
+    proven = await earlier_lives(machine, generation)
+    shutil.copytree(machine, before_it, symlinks=True)
     for at in range(1, 100):
-        registry = FakeRegistry()
-        edge = Edge(tmp_path / str(at), registry)
-        for name, operation in originals.items():
-            monkeypatch.setattr(files, name, operation)
-        for earlier in range(1, generation):
-            await registry.switch(WORKFLOW, await registry.publish(WORKFLOW, VERSIONS[earlier]))
-            assert await life(edge, registry, earlier)
-        proven = edge.shown()
-        await registry.switch(WORKFLOW, await registry.publish(WORKFLOW, VERSIONS[generation]))
+        shutil.rmtree(machine)
+        shutil.copytree(before_it, machine, symlinks=True)
+        registry = await registry_at(generation - 1)
+        registry.inline = generation == 3
+        edge = Edge(machine, registry)
+        version = await registry.publish(WORKFLOW, VERSIONS[generation])
+        start_ms = edge.clock_ms() + 30 if generation == 3 else 0
+        await registry.switch(WORKFLOW, version, not_before_ms=start_ms)
         crashes = Crashes(at, before=before)
         for name, operation in originals.items():
             monkeypatch.setattr(files, name, crashes.around(operation))

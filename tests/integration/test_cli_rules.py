@@ -235,6 +235,38 @@ def test_parents_are_kept_and_compared_with(regctl: Regctl, write: Write) -> Non
     assert (code, error["reason"]) == (3, "VERSION_NOT_FOUND")
 
 
+def test_needs_are_kept_with_the_version_that_is_made_and_shown(regctl: Regctl, write: Write) -> None:
+    file = write(an_app("one"))
+    ok(regctl("publish", "needs/app", file, "--needs", "dify>=1.9", "--needs", "plugin:langgenius/openai"))
+    assert ok(regctl("show", "needs/app"))["needs"] == ["dify>=1.9", "plugin:langgenius/openai"]
+    assert b"dify>=1.9, plugin:langgenius/openai" in regctl("show", "needs/app", "-o", "table")[1]
+    code, _, said = regctl("publish", "needs/app", file, "--needs", "dify>=2", "-o", "table")
+    assert (code, "needs belong to the version that is kept: version 1" in said) == (0, True)
+    assert ok(regctl("show", "needs/app"))["needs"] == ["dify>=1.9", "plugin:langgenius/openai"]
+    code, error = refused(regctl("publish", "needs/app", write(an_app("two")), "--needs", "dify >= 2", "-o", "json"))
+    assert (code, error["reason"]) == (2, "INVALID_REQUEST")
+    assert "dify>=1.9" in error["hint"]
+
+
+def test_a_switch_is_shown_with_the_time_that_agents_have_for_it(regctl: Regctl, write: Write) -> None:
+    ok(regctl("publish", "times/app", write(an_app("one"))))
+    ok(regctl("publish", "times/app", write(an_app("two"))))
+    asked = ["switch", "times/app@1", "--reason", "x", "--deadline", "+2h"]
+    code, shown = in_terminal(asked, b"y\n")
+    assert (code, "agents fetch it at once, and install it no later than " in shown) == (0, True)
+    window = ["--not-before", "2100-01-01T01:00+01:00", "--deadline", "2100-01-01T02:00Z"]
+    moved = ok(regctl("switch", "times/app@2", "--reason", "later", *window))
+    assert (moved["not_before"], moved["deadline"]) == ("2100-01-01T00:00:00.000Z", "2100-01-01T02:00:00.000Z")
+    assert ok(regctl("pointer", "times/app"))["not_before"] == moved["not_before"]
+    words = b"not before 2100-01-01 00:00:00 UTC and no later than 2100-01-01 02:00:00 UTC"
+    assert words in b" ".join(regctl("pointer", "times/app", "-o", "table")[1].split())
+    assert ok(regctl("history", "times/app"))[0]["pointers"][0]["deadline"] == moved["deadline"]
+    back = ok(regctl("rollback", "times/app", "--reason", "now", "--yes"))
+    assert (back["version"], back["not_before"], back["deadline"]) == (1, "", "")
+    for wrong in (["--not-before", "tomorrow"], ["--deadline", "2100-01-01"], ["--deadline", "2000-01-01T00:00Z"]):
+        assert refused(regctl("switch", "times/app@2", "--reason", "x", *wrong, "-o", "json"))[0] == 2
+
+
 def test_versions_are_found_by_what_is_known_of_them(regctl: Regctl, write: Write) -> None:
     ok(regctl("publish", "search/one", write(an_app("one")), "-m", "A Shorter prompt", "-l", "team=support"))
     ok(regctl("publish", "search/two", write(an_app("two")), "-m", "other", "-l", "team=sales"))
@@ -282,9 +314,10 @@ def test_impact_is_followed_through_others_and_shown_before_a_switch(regctl: Reg
 
 def test_policies_are_shown_with_the_scope_that_says_so(regctl: Regctl) -> None:
     rule(regctl, "shown/*", "checks=refuse", "verdict=ok")
-    rule(regctl, "shown/app", "verdict=confirm")
+    rule(regctl, "shown/app", "verdict=confirm", "agents_expire_days=30")
     found = ok(regctl("policy", "get", "shown/app"))
     assert (found["effective"]["checks"], found["effective"]["verdict"]) == ("refuse", "confirm")
+    assert found["effective"]["agents_expire_days"] == "30"
     assert [each["scope"] for each in found["scopes"]] == ["shown/*", "shown/app"]
     code, out, _ = regctl("policy", "get", "shown/app", "-o", "table")
     assert code == 0

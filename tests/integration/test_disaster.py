@@ -17,9 +17,9 @@ import msgspec
 import pytest
 import structlog
 
-from registry.agent import Agent, AgentConfig, ClientApi, FollowSpec
+from registry.agent import Agent, AgentConfig, ClientApi, FileSpec, FollowSpec
 from registry.agent import limits as agent_limits
-from registry.cli.local_cluster import LocalCluster, LocalMember, Ports, _free_ports
+from registry.cli.local_cluster import LocalCluster, LocalMember, Ports, free_ports
 from registry.client import Client
 from registry.client import limits as client_limits
 from registry.core.errors import Unavailable
@@ -64,7 +64,7 @@ async def back_up(file: Path, endpoints: tuple[str, ...] | list[str], *flags: st
 
 def successor(directory: Path, name: str, *, api: int = 0, peer: int = 0, join: str = "") -> LocalMember:
     """A member outside of the LocalCluster, over directory/name; at the ports of another one where they are given."""
-    free = _free_ports(3)
+    free = free_ports(3)
     directory.mkdir(parents=True, exist_ok=True)
     ports = Ports(name, api or free[0], peer or free[1], free[2], founder=False, join=join)
     return LocalMember(ports, directory, "", (), None)
@@ -307,7 +307,9 @@ async def test_an_agent_notices_a_restore_and_runs_what_the_backup_says(
     monkeypatch.setattr(agent_limits, "POLL_SLACK_S", 1.0)
     monkeypatch.setattr(client_limits, "POLL_GRACE_S", 0.3)  # shorter than the slack, as in production
     path = tmp_path / "shown"
-    config = AgentConfig(name="edge-1", state_dir=tmp_path / "edge", follows=(FollowSpec(NAME, "active", path),))
+    config = AgentConfig(
+        name="edge-1", state_dir=tmp_path / "edge", follows=(FollowSpec(NAME, "active", FileSpec(path)),)
+    )
 
     async def shows(content: bytes, epoch: int, generation: int) -> None:
         async def so() -> bool:

@@ -183,7 +183,8 @@ async def test_an_agent_that_was_killed_fetches_the_rest_only(tmp_path: Path) ->
         async with agent(peers, tmp_path):
             await until(live.exists)
         assert digest_of(live) == digest
-        assert calls(peers, "GetChunk") - before == chunks - kept
+        # A call of the agent that was killed may have been on its way.
+        assert chunks - kept <= calls(peers, "GetChunk") - before < chunks
         assert not arriving.exists()
 
 

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from pathlib import Path
 
-from bench.processes import commits
+from bench.resources import commits
 from cluster import entries
 from cluster.journal import TABLES, Journal
 from cluster.kv.lmdb_env import LmdbEnvironment

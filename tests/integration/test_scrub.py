@@ -51,7 +51,7 @@ async def test_a_row_that_is_as_it_was_written_and_wrong_is_told_and_not_repaire
 
         def spoil(transaction: Transaction) -> None:
             row = Content(encoding="raw", data=b"other bytes", size_bytes=11)
-            transaction.put(tables.CONTENTS, digest.encode(), encode(row))
+            transaction.put(tables.CONTENTS, tables.raw(digest), encode(row))
 
         environment = peer.member._environment
         spoil(environment.transaction())

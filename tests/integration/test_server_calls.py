@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -55,6 +56,15 @@ async def test_publishing_the_newest_bytes_again_creates_nothing(peer: Peer) -> 
     assert again.info.revision == first.info.revision
 
 
+async def test_needs_belong_to_the_version_that_is_kept(peer: Peer) -> None:
+    first = await peer.publish("publish/needs", b"a: 1\n", needs=["dify>=1.9"])
+    assert first.version.needs == ["dify>=1.9"]
+    again = await peer.publish("publish/needs", b"a: 1\n", needs=["dify>=2"])
+    assert (again.created, again.version) == (False, first.version)
+    assert any("version 1 has these bytes and needs dify>=1.9" in note for note in again.notes)
+    assert not (await peer.publish("publish/needs", b"a: 1\n")).notes
+
+
 async def test_large_content_takes_the_other_road_and_comes_back_whole(peer: Peer) -> None:
     content = json.dumps([{"n": number, "text": "x" * 50} for number in range(10_000)]).encode()[: limits.CONTENT_BYTES]
     content = content[: content.rindex(b"}") + 1] + b"]"
@@ -75,6 +85,7 @@ async def test_large_content_takes_the_other_road_and_comes_back_whole(peer: Pee
         ({"workflow": "bad/kind", "content": b"x", "kind": "word"}, "INVALID_ARGUMENT", "UNKNOWN_KIND"),
         ({"workflow": "bad/json", "content": b"{", "kind": "json"}, "INVALID_ARGUMENT", "INVALID_CONTENT"),
         ({"workflow": "bad/label", "content": b"x", "labels": {"a b": "c"}}, "INVALID_ARGUMENT", "INVALID_NAME"),
+        ({"workflow": "bad/need", "content": b"x", "needs": ["dify >= 1.9"]}, "INVALID_ARGUMENT", "INVALID_REQUEST"),
         ({"workflow": "bad/id", "content": b"x", "request_id": "1"}, "INVALID_ARGUMENT", "INVALID_REQUEST"),
     ],
 )
@@ -108,6 +119,24 @@ async def test_a_switch_moves_the_pointer_and_a_stale_expectation_shows_the_reco
     assert error.metadata["version"] == "1"
     assert (await peer.pointer("switch/one")).generation == 1
     assert (await peer.switch("switch/one", 2, expect=1)).pointers[0].previous_version == 1
+
+
+async def test_a_switch_says_when_it_may_be_installed_and_not_in_the_past(peer: Peer) -> None:
+    await two_versions(peer, "switch/later")
+    now_ms = time.time_ns() // 1_000_000
+    window = {"not_before_ms": now_ms + 60_000, "deadline_ms": now_ms + 120_000}
+    moves = [registry_pb2.Move(workflow="switch/later", target="2")]
+    request = registry_pb2.SwitchRequest(request_id=new_request_id(), moves=moves, reason="tonight", **window)
+    moved = (await peer.registry.Switch(request, timeout=RPC_S)).pointers[0]
+    assert {"not_before_ms": moved.not_before_ms, "deadline_ms": moved.deadline_ms} == window
+    assert await peer.pointer("switch/later") == moved
+    for late_ms, why in ((now_ms - 1, "deadline passed"), (now_ms + 60_000, "not after")):
+        late = registry_pb2.SwitchRequest(moves=moves, reason="x", not_before_ms=now_ms + 60_000, deadline_ms=late_ms)
+        error = await failed(peer.registry.Switch(late, timeout=RPC_S))
+        assert (error.reason, why in error.message) == ("INVALID_REQUEST", True)
+    assert (await peer.registry.Switch(request, timeout=RPC_S)).pointers[0] == moved
+    back = (await peer.switch("switch/later", 1)).pointers[0]
+    assert (back.not_before_ms, back.deadline_ms) == (0, 0)
 
 
 async def test_a_mismatch_arrives_whatever_the_reason_of_the_switch_before(peer: Peer) -> None:

@@ -64,7 +64,7 @@ async def test_a_poll_at_a_follower_wakes_when_the_leader_switches(three: list[P
         agent="edge-1", epoch=1, wait_ms=20_000, follows=[agent_pb2.Follow(workflow="fresh/poll")]
     )
     poll = asyncio.ensure_future(follower.agents.Poll(request, timeout=30))
-    await until(lambda: follower.member.feed.pollers == 1)
+    await until(lambda: follower.member.hub.waiting == 1)
     switched = await leader.switch("fresh/poll", 1)
     instruction = (await poll).instructions[0]
     assert instruction.generation == 1

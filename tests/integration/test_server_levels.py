@@ -59,6 +59,8 @@ async def test_the_older_release_is_waited_for_and_then_everything_works(tmp_pat
             assert (old.secrets, old.requires, old.summary) == ({}, (), "")
             assert "parents" in await level_too_low(client.publish("levels/app", app + b"\n", parents=[1]))
             assert "snapshot" in await level_too_low(client.publish("levels/app", app + b"\n", snapshot="manual"))
+            assert "needs" in await level_too_low(client.publish("levels/app", app + b"\n", needs=["dify>=1.9"]))
+            assert "times" in await level_too_low(client.switch("levels/app", 1, reason="go", not_before_ms=1))
             assert "label" in await level_too_low(client.label("levels/app", 1, {"a": "b"}))
             assert "in chunks" in await level_too_low(client.publish("levels/large", bytes(limits.CONTENT_BYTES + 1)))
             assert (await client.policy("levels/app")).effective.verdict == "block"
@@ -77,7 +79,7 @@ async def test_the_older_release_is_waited_for_and_then_everything_works(tmp_pat
             assert third.notes == ("1 secret value was left out: environment.TOKEN",)
             assert (third.requires, third.summary != "") == (("levels/b",), True)
             assert SECRET not in await client.content("levels/app", 3)
-            assert (await client.switch("levels/app", 3, reason="go")).version == 3
+            assert (await client.switch("levels/app", 3, reason="go", not_before_ms=1)).not_before_ms == 1
 
 
 async def test_the_first_calls_of_a_new_cluster_find_the_level_of_its_release(tmp_path: Path) -> None:

@@ -130,7 +130,13 @@ async def test_garbage_instead_of_a_message_is_refused(peer: Peer) -> None:
 async def test_health_and_reflection(peer: Peer) -> None:
     health = health_pb2_grpc.HealthStub(peer.channel)
     for service in ("", "registry.v1.RegistryService", "registry.v1.AgentService", "registry.v1.ClusterService"):
-        reply = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=RPC_S)
+        request = health_pb2.HealthCheckRequest(service=service)
+        watch = health.Watch(request, timeout=RPC_S)  # it follows readiness, a moment later
+        async for told in watch:
+            if told.status == health_pb2.HealthCheckResponse.SERVING:
+                break
+        watch.cancel()
+        reply = await health.Check(request, timeout=RPC_S)
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
     stream = reflection_pb2_grpc.ServerReflectionStub(peer.channel).ServerReflectionInfo()
     await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
@@ -144,7 +150,7 @@ async def test_stopping_refuses_new_calls_and_lets_waiting_ones_go(tmp_path_fact
         poll = asyncio.ensure_future(
             leaving.agents.Poll(agent_pb2.PollRequest(agent="edge-1", wait_ms=60_000), timeout=60)
         )
-        await until(lambda: leaving.member.feed.pollers == 1)
+        await until(lambda: leaving.member.hub.waiting == 1)
         health = health_pb2_grpc.HealthStub(leaving.channel).Watch(health_pb2.HealthCheckRequest())
         while (await health.read()).status != health_pb2.HealthCheckResponse.SERVING:
             pass

@@ -62,18 +62,18 @@ async def test_generations_are_compared_within_an_epoch(peer: Peer) -> None:
 async def test_a_waiting_poll_wakes_for_its_pointer_only(peer: Peer) -> None:
     await live(peer, "wake/one")
     await live(peer, "wake/two")
-    feed = peer.member.feed
+    hub = peer.member.hub
     one = asyncio.ensure_future(peer.agents.Poll(poll_of("wake/one", 1, wait_ms=LONG_MS), timeout=30))
     two = asyncio.ensure_future(peer.agents.Poll(poll_of("wake/two", 1, wait_ms=LONG_MS), timeout=30))
-    await until(lambda: feed.pollers == 2)
+    await until(lambda: hub.waiting == 2)
     await peer.switch("wake/one", 2)
     assert (await one).instructions[0].generation == 2
-    assert feed.pollers == 1
+    assert hub.waiting == 1
     assert not two.done()
     await peer.switch("wake/two", 2, pointer="canary")
     await peer.switch("wake/two", 2)
     assert (await two).instructions[0].workflow == "wake/two"
-    assert feed.pollers == 0
+    assert hub.waiting == 0
 
 
 async def test_a_poll_waits_no_longer_than_asked(peer: Peer) -> None:
@@ -87,9 +87,9 @@ async def test_a_poll_waits_no_longer_than_asked(peer: Peer) -> None:
 async def test_a_caller_that_leaves_frees_its_place(peer: Peer) -> None:
     await live(peer, "poll/gone")
     call = peer.agents.Poll(poll_of("poll/gone", 1, wait_ms=LONG_MS), timeout=30)
-    await until(lambda: peer.member.feed.pollers == 1)
+    await until(lambda: peer.member.hub.waiting == 1)
     call.cancel()
-    await until(lambda: peer.member.feed.pollers == 0)
+    await until(lambda: peer.member.hub.waiting == 0)
 
 
 async def test_polls_that_cannot_be_served(peer: Peer) -> None:
@@ -149,7 +149,11 @@ async def test_acks_of_many_agents_are_recorded_and_say_who_runs_what(peer: Peer
     ]
     await peer.agents.Acknowledge(agent_pb2.AcknowledgeRequest(acks=reports), timeout=RPC_S)
     states = await agents(peer)
-    assert (states["edge-0"].state, states["edge-1"].state, states["edge-2"].state) == ("behind", "installing", "error")
+    assert (states["edge-0"].state, states["edge-1"].state, states["edge-2"].state) == (
+        "behind",
+        "installing",
+        "nacked",
+    )
     assert (states["edge-2"].code, states["edge-2"].generation, states["edge-2"].target_generation) == (
         "PROBE_FAILED", 1, 2,
     )  # fmt: skip

@@ -39,6 +39,7 @@ class OracleVersion:
     meaning: str
     labels: dict[str, str]
     parents: tuple[int, ...]
+    needs: tuple[str, ...] = ()
     status: str = "candidate"
     fences_meaning: bool = False
     snapshot: str = "published"
@@ -56,6 +57,7 @@ class OracleSwitch:
     version: int
     previous: int
     rollback: bool
+    window: tuple[int, int]
 
 
 @dataclass
@@ -163,6 +165,7 @@ class Oracle:
             command.semantic_digest,
             command.labels,
             parents,
+            command.needs,
             snapshot=command.snapshot,
             revision=self.revision,
         )
@@ -193,7 +196,8 @@ class Oracle:
         generations = []
         for move, target in zip(command.moves, targets, strict=True):
             history = self.pointers.setdefault((move.workflow, move.pointer), [])
-            history.append(OracleSwitch(target, history[-1].version if history else 0, command.rollback))
+            window = (command.not_before_ms, command.deadline_ms)
+            history.append(OracleSwitch(target, history[-1].version if history else 0, command.rollback, window))
             generations.append(len(history))
         self.revision += 1
         return ("switched", tuple(targets), tuple(generations), frozenset(failed))

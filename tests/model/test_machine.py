@@ -85,6 +85,7 @@ class Registry(RegistryModel):
         parents=st.sampled_from([(), (), (), (2, 1), (9,)]),
         findings=st.sampled_from([(), (), ("broken",)]),
         literals=st.sampled_from([(), (), ("sk-***",)]),
+        needs=st.sampled_from([(), (), ("cap:gpu",), ("dify>=1.9", "cap:gpu")]),
     )
     def publish(
         self,
@@ -95,6 +96,7 @@ class Registry(RegistryModel):
         parents: tuple[int, ...],
         findings: tuple[str, ...],
         literals: tuple[str, ...],
+        needs: tuple[str, ...],
     ) -> None:
         command = self.memory.publish_command(
             data,
@@ -105,6 +107,7 @@ class Registry(RegistryModel):
             parents=parents if self.memory.level > 1 else (),
             findings=findings,
             literals=literals,
+            needs=needs if self.memory.level > 1 else (),
         )
         self.send(command)
 
@@ -138,9 +141,11 @@ class Registry(RegistryModel):
         allowed = policies.ALLOWED.get(field, ("kept", "team,kept"))
         self.send(self.policy_command(scope, {field: "" if back else allowed[choice % len(allowed)]}))
 
-    @rule(moves=moves, force=st.booleans())
-    def switch(self, moves: list[Moving], force: bool) -> None:
-        self.send(self.memory.switch_command(*self.made(moves), force=force))
+    @rule(moves=moves, force=st.booleans(), window=st.sampled_from([(0, 0), (0, 0), (5, 0), (0, 9), (5, 9)]))
+    def switch(self, moves: list[Moving], force: bool, window: tuple[int, int]) -> None:
+        not_before_ms, deadline_ms = window if self.memory.level > 1 else (0, 0)
+        times = {"not_before_ms": not_before_ms, "deadline_ms": deadline_ms}
+        self.send(self.memory.switch_command(*self.made(moves), force=force, **times))
 
     @rule(moves=moves)
     def switch_again_with_a_new_verdict(self, moves: list[Moving]) -> None:
@@ -196,17 +201,18 @@ class Registry(RegistryModel):
                 history = list(rows.switches(*key))
                 assert history[0] == pointer
                 assert [past.generation for past in history] == list(range(pointer.generation, 0, -1))
-                assert [past.version for past in history][::-1] == [past.version for past in self.oracle.pointers[key]]
+                ours = [(past.version, (past.not_before_ms, past.deadline_ms)) for past in reversed(history)]
+                assert ours == [(past.version, past.window) for past in self.oracle.pointers[key]]
 
     @invariant()
     def versions_are_the_oracles(self) -> None:
         for workflow in WORKFLOWS:
             ours = [
-                (version.digest, version.status, version.labels, version.parents)
+                (version.digest, version.status, version.labels, version.parents, version.needs)
                 for version in self.memory.rows.versions(workflow, 1 << 62)
             ]
             theirs = [
-                (version.digest, version.status, version.labels, version.parents)
+                (version.digest, version.status, version.labels, version.parents, version.needs)
                 for version in self.oracle.versions.get(workflow, [])
             ]
             assert ours == theirs[::-1]

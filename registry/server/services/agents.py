@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
-from cluster.kv.api import Environment
-from registry.core import limits, names
-from registry.core.errors import Conflict, Invalid, Reason
-from registry.core.model import DEFAULT_POINTER, Pointer
+from cluster.kv.api import Snapshots
+from registry.core import limits
+from registry.core.delivery import Holding, Poll
+from registry.core.model import DEFAULT_POINTER
 from registry.server import convert
+from registry.server.delivery import Ask, Build, Delivery, Piece
 from registry.server.feed import Feed, PointerKey
+from registry.server.hub import Hub
+from registry.server.limits import BUILD_S
 from registry.server.replies import Replies
 from registry.server.reports import Reports
 from registry.store.state import Rows
@@ -17,24 +21,32 @@ from registry.v1 import agent_pb2
 
 
 class Agents:
-    def __init__(self, *, environment: Environment, feed: Feed, replies: Replies, reports: Reports) -> None:
-        self._environment = environment
-        self._feed = feed
-        self._replies = replies
-        self._reports = reports
+    def __init__(
+        self,
+        *,
+        environment: Snapshots,
+        feed: Feed,
+        delivery: Delivery,
+        hub: Hub,
+        replies: Replies,
+        reports: Reports,
+    ) -> None:
+        self._environment, self._feed = environment, feed
+        self._delivery, self._hub = delivery, hub
+        self._replies, self._reports = replies, reports
 
     async def poll(self, request: agent_pb2.PollRequest, timeout_s: float) -> agent_pb2.PollResponse:
-        has = self._has(request)
-        self._check_cluster(request.cluster_id)
-        self._reports.contact(request.agent)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + min(request.wait_ms / 1000, limits.POLL_WAIT_S, timeout_s)
-        while True:
-            reply = self._answer(request.epoch, has)
-            left_s = deadline - loop.time()
-            if reply.instructions or left_s <= 0 or self._feed.closed:
-                return reply
-            await self._feed.pointers(has, left_s)
+        ask = self._delivery.ask(_poll(request))
+        self._reports.contact(request.agent, request.session)
+        wait_s = min(request.wait_ms / 1000, limits.POLL_WAIT_S, timeout_s)
+        found = self._delivery.answer(ask)
+        if isinstance(found, Build) or (not found and wait_s > 0):
+            waiter = _Waiting(self._delivery, self._hub, ask)
+            self._hub.add(waiter, max(wait_s, BUILD_S) if isinstance(found, Build) else wait_s)
+            if isinstance(found, Build):
+                found.waiters.append(waiter)
+            found = await waiter.found()
+        return self._response(found)
 
     async def acknowledge(
         self, request: agent_pb2.AcknowledgeRequest, timeout_s: float
@@ -42,62 +54,94 @@ class Agents:
         revision = await self._reports.acknowledge([convert.ack(message) for message in request.acks], timeout_s)
         return agent_pb2.AcknowledgeResponse(info=self._replies.info(revision))
 
-    def _has(self, request: agent_pb2.PollRequest) -> dict[PointerKey, int]:
-        """The generation the agent has, by pointer it follows."""
-        names.check_agent(request.agent)
-        names.check_site(request.site)
-        if len(request.follows) > limits.FOLLOWS:
-            raise Invalid(
-                Reason.TOO_LARGE,
-                f"{len(request.follows)} pointers in one poll",
-                hint=f"follow at most {limits.FOLLOWS}",
-                metadata={"limit": str(limits.FOLLOWS)},
-            )
-        return {
-            (
-                names.check_workflow(follow.workflow),
-                names.check_pointer(follow.pointer or DEFAULT_POINTER),
-            ): follow.generation
-            for follow in request.follows
-        }
+    def _response(self, pieces: Sequence[Piece]) -> agent_pb2.PollResponse:
+        info = self._replies.info(self._feed.registry.revision, stale=True)
+        return agent_pb2.PollResponse(info=info, instructions=[self._instruction(piece) for piece in pieces])
 
-    def _check_cluster(self, cluster_id: str) -> None:
-        ours = self._feed.registry.cluster_id
-        if cluster_id and ours and cluster_id != ours:
-            raise Conflict(
-                Reason.CLUSTER_MISMATCH,
-                f"this is cluster {ours}, the agent follows cluster {cluster_id}",
-                hint="correct the agent's endpoints, or give it a new state directory to follow this cluster",
-                metadata={"cluster_id": ours},
-            )
-
-    def _answer(self, epoch: int, has: dict[PointerKey, int]) -> agent_pb2.PollResponse:
-        """What differs, from this member's own state. A member behind the agent's epoch has nothing to say."""
+    def _instruction(self, piece: Piece) -> agent_pb2.Instruction:
+        """With the whole version as it is now: others than the pointer's moves may have changed its row."""
+        told = piece.instruction
         with self._environment.snapshot() as reader:
-            rows = Rows(reader)
-            registry = rows.registry()
-            instructions = []
-            if epoch <= registry.epoch:
-                for (workflow, name), generation in has.items():
-                    pointer = rows.pointer(workflow, name)
-                    if pointer and (registry.epoch, pointer.generation) > (epoch, generation):
-                        instructions.append(_instruction(rows, pointer))
-        info = self._replies.info(registry.revision, stale=True)
-        return agent_pb2.PollResponse(info=info, instructions=instructions)
+            version = Rows(reader).version(told.workflow, told.version)
+        if version is None:
+            raise KeyError(f"version {told.version} of {told.workflow} is missing")
+        return agent_pb2.Instruction(
+            workflow=told.workflow,
+            pointer=told.pointer,
+            generation=told.generation,
+            version=convert.version(version),
+            base_digest=told.base_digest,
+            reason=told.reason,
+            rollback=told.rollback,
+            min_revision=told.min_revision,
+            how=told.how,
+            content=piece.frame,
+            delta_base=told.delta_base,
+            not_before_ms=told.not_before_ms,
+            deadline_ms=told.deadline_ms,
+        )
 
 
-def _instruction(rows: Rows, pointer: Pointer) -> agent_pb2.Instruction:
-    version = rows.version(pointer.workflow, pointer.version)
-    if version is None:
-        raise KeyError(f"version {pointer.version} of {pointer.workflow} is missing")
-    base = rows.version(pointer.workflow, pointer.previous_version) if pointer.previous_version else None
-    return agent_pb2.Instruction(
-        workflow=pointer.workflow,
-        pointer=pointer.pointer,
-        generation=pointer.generation,
-        version=convert.version(version),
-        base_digest=base.digest if base else "",
-        reason=pointer.reason,
-        rollback=pointer.rollback,
-        min_revision=pointer.revision,
+class _Waiting:
+    """hub.Waiter of one call."""
+
+    def __init__(self, delivery: Delivery, hub: Hub, ask: Ask) -> None:
+        self.keys: tuple[PointerKey, ...] = ask.keys
+        self.size_bytes = ask.size_bytes
+        self.slot = 0
+        self._delivery, self._hub, self._ask = delivery, hub, ask
+        self._found: asyncio.Future[list[Piece]] = asyncio.get_running_loop().create_future()
+
+    async def found(self) -> list[Piece]:
+        try:
+            return await self._found
+        finally:
+            self._hub.remove(self)
+
+    def look(self) -> None:
+        if self._found.done():
+            return
+        if self._hub.closed:
+            self.late()
+            return
+        try:
+            found = self._delivery.answer(self._ask)
+        except Exception as error:  # noqa: BLE001 - for the call, which tells the agent
+            self._found.set_exception(error)
+            return
+        if isinstance(found, Build):
+            found.waiters.append(self)
+        elif found:
+            self._found.set_result(found)
+
+    def late(self) -> None:
+        if self._found.done():
+            return
+        try:
+            self._found.set_result(self._delivery.answer_now(self._ask))
+        except Exception as error:  # noqa: BLE001
+            self._found.set_exception(error)
+
+
+def _poll(request: agent_pb2.PollRequest) -> Poll:
+    return Poll(
+        agent=request.agent,
+        cluster_id=request.cluster_id,
+        epoch=request.epoch,
+        session=request.session,
+        site=request.site,
+        labels=dict(request.labels),
+        facts=dict(request.facts),
+        follows=tuple(
+            Holding(
+                workflow=each.workflow,
+                pointer=each.pointer or DEFAULT_POINTER,
+                generation=each.generation,
+                digest=each.digest,
+                kept=tuple(each.kept),
+            )
+            for each in request.follows
+        ),
+        wait_ms=request.wait_ms,
+        inline_bytes=request.inline_bytes,
     )

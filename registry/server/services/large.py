@@ -56,11 +56,12 @@ class LargePublish:
         except Refused as refusal:
             raise self._explained(refusal, request.large) from None
         assert isinstance(outcome, outcomes.Published)
+        kept_as_it_is = f"{self._why(request.large)}: kept as it is, not read, checked or compared"
         return registry_pb2.PublishResponse(
             info=self._replies.info(outcome.revision),
             version=convert.version(outcome.version),
             created=outcome.created,
-            notes=[*outcome.notes, f"{self._why(request.large)}: kept as it is, not read, checked or compared"],
+            notes=[*outcome.notes, kept_as_it_is, *convert.unkept_needs(outcome, request.needs)],
         )
 
     def _why(self, large: registry_pb2.LargeContent) -> str:
@@ -125,6 +126,7 @@ class LargePublish:
             requires=tuple(dict.fromkeys(request.requires)),
             asked_requires=tuple(request.requires),
             snapshot=cast(model.Snapshot, request.snapshot or "published"),  # checked with the command
+            needs=tuple(request.needs),
         )
 
     def _decided(self, command: commands.Publish, asked_kind: str) -> str:

@@ -69,8 +69,9 @@ class Publish:
         budget = Budget(timeout_s)
         await self._proposer.barrier(budget.left_s())
         level = await self._proposer.level_in_force(budget.left_s())
-        if level < 2 and (request.parents or request.requires or request.snapshot not in ("", "published")):
-            await self._proposer.require_level_2("naming parents, requirements or a snapshot", budget.left_s())
+        told = request.parents or request.requires or request.needs or request.snapshot not in ("", "published")
+        if level < 2 and told:
+            await self._proposer.require_level_2("naming parents, requirements, needs or a snapshot", budget.left_s())
         parents = await self._parents(request, budget)
         if is_large:
             return await self._large.publish(request, request_id, parents, budget)
@@ -97,6 +98,7 @@ class Publish:
             command = _told(command, request, parents, prepared)
         outcome = await self._propose(command, data, level, budget)
         notes = [*outcome.notes, *_notes(outcome, prepared, parent[0] if parent else None, level)]
+        notes += convert.unkept_needs(outcome, request.needs)
         return registry_pb2.PublishResponse(
             info=self._replies.info(outcome.revision),
             version=convert.version(outcome.version),
@@ -248,6 +250,7 @@ def _told(
         findings=_texts([each for each in findings if each.level == _BLOCK and each.code != LITERAL]),
         literals=_texts([each for each in findings if each.code == LITERAL]),
         snapshot=cast(model.Snapshot, request.snapshot or "published"),  # checked with the command
+        needs=tuple(request.needs),
     )
 
 

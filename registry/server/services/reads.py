@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from cluster.kv.api import Environment, Reader
+from cluster.kv.api import Reader, Snapshots
 from registry.core import model, names, references
 from registry.core.errors import Reason, Refused
 from registry.server import convert, reading
@@ -37,7 +37,7 @@ class Reads:
         self,
         *,
         proposer: Proposer,
-        environment: Environment,
+        environment: Snapshots,
         feed: Feed,
         replies: Replies,
         inspector: Inspector,
@@ -103,8 +103,26 @@ class Reads:
     ) -> registry_pb2.GetPointerResponse:
         await self._current(request.stale, timeout_s)
         with self.snapshot() as reader:
-            row = queries.pointer(reader, request.workflow, request.pointer or model.DEFAULT_POINTER)
-            return registry_pb2.GetPointerResponse(info=self._info(reader, request.stale), pointer=convert.pointer(row))
+            return _pointer(reader, request, self._info(reader, request.stale))
+
+    async def get_pointers(
+        self, requests: Sequence[registry_pb2.GetPointerRequest], timeout_s: float
+    ) -> list[registry_pb2.GetPointerResponse | Exception]:
+        """As get_pointer, of each: its reply, or what it would raise. None is stale: one barrier and one snapshot serve
+        all."""
+        replies: list[registry_pb2.GetPointerResponse | Exception] = []
+        try:
+            await self._proposer.barrier(timeout_s)
+            with self.snapshot() as reader:
+                info = self._info(reader, stale=False)
+                for request in requests:
+                    try:
+                        replies.append(_pointer(reader, request, info))
+                    except Exception as error:  # noqa: BLE001 - one request's failure is its own
+                        replies.append(error)
+        except Exception as error:  # noqa: BLE001 - and this is everybody's
+            return [error] * len(requests)
+        return replies
 
     async def get_version(
         self, request: registry_pb2.GetVersionRequest, timeout_s: float
@@ -120,7 +138,7 @@ class Reads:
     ) -> registry_pb2.GetContentResponse:
         target = references.parse_target(request.reference)
         if request.stale:
-            await self._applied(request.min_revision, timeout_s)
+            await self.applied(request.min_revision, timeout_s)
         else:
             await self._proposer.barrier(timeout_s)
         with self.snapshot() as reader:
@@ -254,12 +272,20 @@ class Reads:
         if not stale:
             await self._proposer.barrier(timeout_s)
 
-    async def _applied(self, revision: int, timeout_s: float) -> None:
+    async def applied(self, revision: int, timeout_s: float) -> None:
+        """Until a revision is committed here. Raises Unavailable(BUSY) when it is not in time."""
         if not await self._feed.revision(revision, timeout_s) or self._feed.registry.revision < revision:
             raise busy(f"this member has applied revision {self._feed.registry.revision}, not yet {revision}")
 
     def _info(self, reader: Reader, stale: bool) -> registry_pb2.ReplyInfo:
         return self._replies.info(queries.registry(reader).revision, stale=stale)
+
+
+def _pointer(
+    reader: Reader, request: registry_pb2.GetPointerRequest, info: registry_pb2.ReplyInfo
+) -> registry_pb2.GetPointerResponse:
+    row = queries.pointer(reader, request.workflow, request.pointer or model.DEFAULT_POINTER)
+    return registry_pb2.GetPointerResponse(info=info, pointer=convert.pointer(row))
 
 
 def _version(rows: Rows, workflow: str, number: int) -> model.Version | None:

@@ -7,7 +7,7 @@ import asyncio
 from msgspec import structs
 
 from registry.core import errors, policies
-from registry.core.commands import Move
+from registry.core.commands import Move, Switch
 from registry.core.errors import RegistryError
 from registry.formats.model import Finding, Verdict
 from registry.server.budget import Budget
@@ -16,6 +16,7 @@ from registry.server.inspect_worker import JudgeJob
 from registry.server.inspector import Inspector
 from registry.server.limits import REFUSAL_REASONS
 from registry.server.services.reads import Reads
+from registry.store import tables
 from registry.store.state import Rows
 
 NOT_COMPARED = Verdict(
@@ -39,16 +40,19 @@ class Verdicts:
         self._found: dict[_Step, Verdict | None] = {}
         self._of: dict[PointerKey, Verdict] = {}  # of the moves as they were returned last
 
-    async def judged(self, moves: tuple[Move, ...], budget: Budget) -> tuple[Move, ...]:
-        """The moves, with verdicts where a policy asks for one. They are of what the pointers name here as this
+    async def judged(self, command: Switch, budget: Budget) -> Switch:
+        """With verdicts of the moves where a policy asks for one. They are of what the pointers name here as this
         returns: where that is outdated, apply says so. Raises COMPARE_LIMIT, BUSY."""
         # a version that was not here before may be by now
         self._found = {step: verdict for step, verdict in self._found.items() if verdict is not None}
         while True:
-            steps = self._asked(moves)
+            steps = self._asked(command)
+            if not any(steps):
+                return command
             unknown = [step for step in steps if step is not None and step not in self._found]
             if not unknown:
-                return tuple(self._judged(move, step) for move, step in zip(moves, steps, strict=True))
+                moves = tuple(self._judged(move, step) for move, step in zip(command.moves, steps, strict=True))
+                return structs.replace(command, moves=moves)
             for step in unknown:
                 self._found[step] = await self._judge(step, budget)
 
@@ -60,16 +64,14 @@ class Verdicts:
         metadata = error.metadata | ({"reasons": reasons} if reasons else {})
         return errors.error(error.reason, error.message, hint=error.hint, metadata=metadata)
 
-    def _asked(self, moves: tuple[Move, ...]) -> list[_Step | None]:
-        """Of each move the step to judge. None: no policy asks."""
-        steps: list[_Step | None] = []
+    def _asked(self, command: Switch) -> list[_Step | None]:
+        """Of each move the step to judge; None: no policy asks. Empty where there are no policies, and of a retry:
+        apply answers it with the first outcome, whatever the verdict would be by now."""
         with self._reads.snapshot() as reader:
             rows = Rows(reader)
-            for move in moves:
-                asked = policies.effective(rows, move.workflow).verdict != policies.VERDICTS[-1]
-                pointer = rows.pointer(move.workflow, move.pointer)
-                steps.append((move.workflow, pointer.version if pointer else 0, move.target) if asked else None)
-        return steps
+            steps = [_step(rows, move) for move in command.moves] if reader.count(tables.POLICIES) else []
+            is_retry = any(steps) and rows.remembered(command.request_id) is not None
+        return [] if is_retry else steps
 
     def _judged(self, move: Move, step: _Step | None) -> Move:
         verdict = self._found[step] if step is not None else None
@@ -97,3 +99,12 @@ class Verdicts:
                 return await self._inspector.judge(job)
         except TimeoutError:
             raise busy("the versions could not be judged in time; nothing was moved") from None
+
+
+def _step(rows: Rows, move: Move) -> _Step | None:
+    """None: no policy asks."""
+    worst = (policy.verdict for _, policy in reversed(policies.said(rows, move.workflow)) if policy.verdict)
+    if next(worst, policies.DEFAULTS.verdict) == policies.VERDICTS[-1]:
+        return None
+    pointer = rows.pointer(move.workflow, move.pointer)
+    return move.workflow, pointer.version if pointer else 0, move.target

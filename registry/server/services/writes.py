@@ -152,6 +152,10 @@ class Writes:
             force=request.force,
             keep_status=isinstance(request, registry_pb2.RollbackRequest) and request.keep_status,
         )
+        if isinstance(request, registry_pb2.SwitchRequest) and (request.not_before_ms or request.deadline_ms):
+            await self._proposer.require_level_2("a switch with times", budget.left_s())
+            command = structs.replace(command, not_before_ms=request.not_before_ms, deadline_ms=request.deadline_ms)
+            await self._check_deadline(command, budget)
         validation.check(command)  # before anything is looked up by its names
         return command
 
@@ -161,11 +165,9 @@ class Writes:
         attempts = VERDICT_ATTEMPTS
         while True:
             attempts -= 1
-            moves = command.moves
-            if not (command.rollback or command.force or self._remembered(command.request_id)):
-                moves = await verdicts.judged(moves, budget)
+            judged = command if command.rollback or command.force else await verdicts.judged(command, budget)
             try:
-                outcome = await self._proposer.propose(structs.replace(command, moves=moves), budget.left_s())
+                outcome = await self._proposer.propose(judged, budget.left_s(), checked=True)
             except Conflict as error:
                 pause_s = random.uniform(0, VERDICT_BACKOFF_S)
                 if error.reason is not Reason.VERDICT_OUTDATED or not attempts or budget.left_s() <= pause_s:
@@ -179,6 +181,19 @@ class Writes:
             else:
                 assert isinstance(outcome, outcomes.Switched)
                 return outcome
+
+    async def _check_deadline(self, command: commands.Switch, budget: Budget) -> None:
+        """By this member's clock, and only here: apply has none. A retry gets the first outcome, however late it is."""
+        late_ms = command.time_ms - command.deadline_ms
+        if not command.deadline_ms or late_ms < 0:
+            return
+        await self._proposer.barrier(budget.left_s())  # the first try may have gone through another member
+        if not self._remembered(command.request_id):
+            raise Invalid(
+                Reason.INVALID_REQUEST,
+                f"the deadline passed {late_ms / 1000:,.1f} s ago: no agent would install it; nothing was moved",
+                hint="give a later one, or none",
+            )
 
     def _remembered(self, request_id: str) -> bool:
         """A retry: apply answers with the first outcome, whatever the verdict would be by now."""

@@ -95,8 +95,9 @@ async def test_three_failures_in_a_row_are_the_end(tmp_path: Path) -> None:
         (b"HTTP/1.1 302 Found\r\n\r\n", True, ""),
         (b"HTTP/1.1 503 Busy\r\n\r\n", False, "HTTP status 503"),
         (b"SSH-2.0-OpenSSH\r\n", False, "not an HTTP reply"),
-        (b"x" * 100_000, False, "limit"),
-        (b"", False, "read"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000, False, "the head of the reply has more than 16,384 bytes"),
+        (b"HTTP/1.1 200 OK\r\n", False, "ended before a reply came"),
+        (b"", False, "ended before a reply came"),
     ],
 )
 async def test_http(reply: bytes, succeeded: bool, detail: str) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+from registry.agent import files
 from registry.agent.guards import Identity, digest_of
 from registry.agent.home import AgentFile, Home, HomeError
 from registry.agent.journal import Failure, Record, of_target
@@ -41,6 +43,26 @@ def test_records_come_back(home: Home) -> None:
     home.save_record(record)
     assert home.load_record(WORKFLOW, "active") == record
     assert home.records() == [record]
+
+
+def test_a_record_of_the_release_before_targets(home: Home) -> None:
+    """Byte for byte as that one wrote it, in the middle of an installation."""
+    one, two, three = (digest_of(data) for data in (b"1", b"2", b"3"))
+    path = home.directory / "follows" / WORKFLOW / "active.json"
+    files.make_directory(path.parent)
+    path.write_text(
+        '{"workflow":"support/triage","pointer":"active","path":"/srv/x","state":"probe","epoch":2,"generation":2,'
+        f'"target":{{"workflow":"support/triage","pointer":"active","epoch":2,"generation":3,"version":3,"digest":"{three}",'
+        '"size_bytes":1,"base_digest":"x","reason":"r","rollback":true,"min_revision":7},'
+        f'"running":{{"generation":3,"version":3,"digest":"{three}","size_bytes":1}},'
+        f'"last_good":{{"generation":2,"version":2,"digest":"{two}","size_bytes":1}},'
+        f'"kept":[{{"generation":1,"version":1,"digest":"{one}","size_bytes":1}}],"shown":true,"reverted":true,"attempt":2,'
+        '"restarts":3,"failure":{"generation":2,"version":2,"code":"PROBE_FAILED","detail":"d"}}'
+    )
+    (record,) = home.records()
+    assert record.target == instruction(3, b"3", epoch=2, base_digest="x", reason="r", rollback=True, min_revision=7)
+    assert (record.state, record.restarts, record.digests()) == ("probe", 3, {one, two, three})
+    assert record.failure == Failure(generation=2, version=2, code=Code.PROBE_FAILED, detail="d")
 
 
 def test_a_damaged_record_says_what_to_do(home: Home) -> None:
@@ -80,6 +102,18 @@ def test_only_needed_content_stays(home: Home) -> None:
     assert [home.has_content(digest) for digest in digests] == [True, True, False]
 
 
+def test_two_follows_that_store_the_same_bytes_at_once_never_see_half_of_them(home: Home) -> None:
+    data = os.urandom(100_000)
+    digest = digest_of(data)
+
+    def store(_: int) -> bool:
+        home.put_content(digest, data)
+        return home.has_content(digest)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(store, range(100)))
+
+
 def test_path_is_ours_only_if_it_is_absent_or_our_link(home: Home, tmp_path: Path) -> None:
     path = tmp_path / "srv" / "x"
     assert home.is_ours(path)
@@ -117,7 +151,7 @@ def test_status_says_what_the_contract_says(home: Home) -> None:
         )
     )
     good = of_target(instruction(3))
-    failure = Failure(generation=4, version=4, code=Code.PROBE_FAILED, detail="3 failures in a row")
+    failure = Failure(generation=4, version=4, code=Code.PROBE_FAILED, detail="3 failures in a row", since_ms=1_005_000)
     home.save_record(
         Record(workflow=WORKFLOW, pointer="active", path="/srv/x", running=good, last_good=good, failure=failure)
     )
@@ -136,6 +170,9 @@ def test_status_says_what_the_contract_says(home: Home) -> None:
         "version": 3,
         "digest": good.digest,
         "state": "error",
+        "age_s": 5,
+        "step": "idle",
+        "next": None,
         "last_contact_s": 10,
         "last_error": "PROBE_FAILED at generation 4: 3 failures in a row",
         "last_good": {"generation": 3, "version": 3, "digest": good.digest},

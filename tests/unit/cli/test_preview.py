@@ -97,6 +97,12 @@ async def test_what_is_not_known_ends_no_preview(verb: str, target: str) -> None
     ]
 
 
+async def test_when_agents_may_install_it_is_the_last_that_is_said() -> None:
+    shown: Any = Shown(LIVE)
+    await confirm(shown, SWITCH, [Move(WORKFLOW, "3", "active")], when="not before noon")
+    assert shown.lines[-1] == "agents fetch it at once, and install it not before noon"
+
+
 @pytest.mark.parametrize(("worst", "told"), [("warn", True), ("block", False)])
 async def test_a_first_switch_says_what_the_policy_will_hold_against_it(worst: str, told: bool) -> None:
     shown: Any = Shown(None, worst)

@@ -18,6 +18,7 @@ from registry.client import (
     PolicyInForce,
     Published,
     ReplyInfo,
+    SiteSummary,
     WaitingMember,
     WorkflowSummary,
 )
@@ -182,6 +183,26 @@ def test_switch_has_the_promised_fields_and_times_in_rfc_3339():
     both = views.switched(Switched(revision=71, pointers=(a_pointer(), a_pointer(workflow="a/b"))), took_ms=4.2)
     assert [row["workflow"] for row in both] == [NAME, "a/b"]
     assert [row["took_ms"] for row in both] == [4.2, 4.2]
+
+
+def test_when_agents_may_install_it_is_said_wherever_a_switch_is_shown():
+    pointer = a_pointer(not_before_ms=TIME_MS, deadline_ms=TIME_MS + 3_600_000)
+    shown = views.pointer(pointer)
+    assert (shown["not_before"], shown["deadline"]) == ("2026-02-02T02:40:00.123Z", "2026-02-02T03:40:00.123Z")
+    window = "not before 2026-02-02 02:40:00 UTC and no later than 2026-02-02 03:40:00 UTC"
+    assert views.moved(pointer) == f"active 11 -> 12 (generation 42), {window}"
+    assert window in views.what(a_change(pointers=[pointer]))
+    assert window in " ".join(rendered(tables.pointer(pointer), 200).split())
+    assert views.window(0, TIME_MS) == "no later than 2026-02-02 02:40:00 UTC"
+    plain = views.pointer(a_pointer())
+    assert (plain["not_before"], plain["deadline"]) == ("", "")
+    assert views.moved(a_pointer()) == "active 11 -> 12 (generation 42)"
+
+
+def test_needs_are_shown_with_their_version():
+    value = a_version(needs=["dify>=1.9", "cap:gpu"])
+    assert views.version(value)["needs"] == ("dify>=1.9", "cap:gpu")
+    assert "dify>=1.9, cap:gpu" in rendered(tables.version(value))
 
 
 def test_status_has_the_promised_fields():
@@ -363,3 +384,15 @@ def test_status_changes_of_several_workflows_say_whose():
     )
     assert "a/b version 5 candidate -> failed; a/c version 5 candidate -> failed" in views.what(change)
     assert "a/b version" not in views.what(change, "a/b")
+
+
+def test_the_fleet_in_numbers_says_what_is_not_as_it_should_be() -> None:
+    names = ("agents", "on_target", "behind", "nacked", "drifted", "silent", "twins", "generation", "oldest_contact_ms")
+    counts = dict.fromkeys(names, 0) | {"agents": 9, "on_target": 5, "behind": 2, "nacked": 1, "silent": 1}
+    site = SiteSummary(workflow="a/b", pointer="active", site="", version=3, oldest_behind_ms=4000, **counts)
+    shown = Console(width=100, file=io.StringIO())
+    shown.print(tables.sites([site]))
+    assert shown.file.getvalue().splitlines()[1].rstrip().split(maxsplit=5) == [
+        *("a/b:active", "-", "3", "9", "5"),
+        "2 behind (4.0 s), 1 nacked, 1 silent",
+    ]

@@ -11,6 +11,7 @@ import pytest
 from registry.client import Client, Follow, PollRequest
 from registry.core import commands
 from registry.core.errors import Ambiguous, Conflict, Invalid, Reason, Refused, Unavailable
+from registry.v1 import agent_pb2
 from tests.unit.client.member import NO_QUORUM, UNKNOWN, Fail
 
 GONE = "127.0.0.1:1"  # nothing listens on tcpmux here
@@ -248,6 +249,27 @@ async def test_a_poll_may_wait_longer_than_a_call_takes(members):
         assert (await polling).instructions == ()
     sent = member.calls[0][1]
     assert (sent.agent, sent.wait_ms, sent.follows[0].pointer) == ("e1", 30_000, "active")
+
+
+async def test_a_poll_in_vain_at_a_member_that_is_cut_off_is_the_last_one_there(members):
+    cut_off, other = both = await members(2)
+
+    def old(_):
+        info = cut_off.info()
+        info.stale, info.age_ms = True, 60_000
+        return agent_pb2.PollResponse(info=info)
+
+    cut_off.answers["Poll"] = old
+    request = PollRequest(agent="e1", site="s1", follows=(Follow(workflow="a/b"),))
+    async with Client([member.address for member in both]) as client:
+        for _ in range(5):
+            await client.poll(request)
+        assert cut_off.count("Poll") <= 1
+        assert other.count("Poll") >= 4
+        other.answers["Poll"] = old
+        for _ in range(4):
+            await client.poll(request)
+        assert cut_off.count("Poll") >= 2, "where all are, they are asked in turn"
 
 
 async def test_acknowledgements_are_retried_with_one_request_id(members):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+from typing import Any
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from cluster import messages as m
 from cluster.api import Diverged
 from cluster.digest import BYTES, Comparison, Recorder
 from cluster.entries import NO_OP, pack
+from cluster.kv.api import Transaction
 from cluster.kv.memory_env import MemoryEnvironment
 from cluster.limits import REPORT_S, Flow
 from tests.unit.cluster.replica_bench import Disk, ReplicaBench
@@ -25,14 +29,31 @@ _writes = st.lists(
 )
 
 
-def digest_of(writes: list[Write], previous: bytes = b"") -> bytes:
-    recorder = Recorder(MemoryEnvironment(["s", "st"]).transaction(), previous)
+def written(transaction: Transaction, writes: list[Write]) -> list[bool]:
+    """What the deletes found."""
+    found = []
     for act, table, key, value in writes:
         if act == "put":
-            recorder.put(table, key, value)
+            transaction.put(table, key, value)
         else:
-            recorder.delete(table, key)
+            found.append(transaction.delete(table, key))
+    return found
+
+
+def digest_of(writes: list[Write], previous: bytes = b"") -> bytes:
+    recorder = Recorder(MemoryEnvironment(["s", "st"]).transaction(), previous)
+    written(recorder, writes)
     return recorder.digest()
+
+
+def test_the_chain_is_of_lengths_names_keys_and_values_in_order() -> None:
+    """Members of older releases have the same one."""
+    by_hand = blake2b(b"p", digest_size=BYTES)
+    by_hand.update(b"\x02" + b"\x00\x01" + b"\x00\x00\x00\x03" + b"st" + b"k" + b"old")
+    by_hand.update(b"\x82" + b"\x00\x01" + b"\x00\x00\x00\x00" + b"st" + b"k")
+    by_hand.update(b"\x01" + b"\x00\x01" + b"\x00\x00\x00\x03" + b"s" + b"k" + b"new")
+    writes = [("put", "st", b"k", b"old"), ("delete", "st", b"k", b""), ("put", "s", b"k", b"new")]
+    assert digest_of(writes, b"p") == by_hand.digest()
 
 
 # ---- the chain
@@ -76,9 +97,78 @@ def test_what_is_written_is_there_and_reading_changes_nothing() -> None:
     assert [key for key, _ in recorder.scan("s", reverse=True)] == [b"c", b"b", b"a"]
     assert recorder.digest() == digest
     assert (recorder.delete("s", b"a"), recorder.delete("s", b"a")) == (True, False)
+    recorder.digest()
     environment.commit()
     with environment.snapshot() as snapshot:
         assert [key for key, _ in snapshot.scan("s")] == [b"b", b"c"]
+
+
+_acts = st.lists(
+    st.one_of(
+        _writes.map(lambda writes: ("writes", writes)),
+        st.tuples(st.just("get"), _keys),
+        st.tuples(st.just("scan"), st.tuples(st.binary(max_size=2), st.none() | st.binary(max_size=2), st.booleans())),
+        st.just(("count", None)),
+        st.just(("digest", None)),
+    ),
+    max_size=20,
+)
+
+
+@given(_writes, _acts)
+def test_one_who_reads_between_sees_what_was_written_and_the_digest_is_that_of_the_writes(
+    before: list[Write], acts: list[tuple[str, Any]]
+) -> None:
+    plain, recorded = MemoryEnvironment(["s", "st"]), MemoryEnvironment(["s", "st"])
+    for environment in (plain, recorded):
+        written(environment.transaction(), before)
+        environment.commit()
+    transaction, recorder, writes = plain.transaction(), Recorder(recorded.transaction(), b"p"), []
+    for act, about in acts:
+        match act:
+            case "writes":
+                assert written(transaction, about) == written(recorder, about)
+                writes += about
+            case "get":
+                assert transaction.get("s", about) == recorder.get("s", about)
+            case "scan":
+                start, stop, reverse = about
+                expected = list(transaction.scan("s", start, stop, reverse=reverse))
+                assert list(recorder.scan("s", start, stop, reverse=reverse)) == expected
+            case "count":
+                assert transaction.count("st") == recorder.count("st")
+            case _:
+                recorder.digest()
+    assert recorder.digest() == digest_of(writes, b"p")
+    for environment in (plain, recorded):
+        environment.commit()
+    with plain.snapshot() as expected_rows, recorded.snapshot() as rows:
+        assert [list(rows.scan(table)) for table in ("s", "st")] == [
+            list(expected_rows.scan(table)) for table in ("s", "st")
+        ]
+
+
+def test_rows_may_be_deleted_while_scanning_and_others_written_and_scanned() -> None:
+    environment = MemoryEnvironment(["s", "st"])
+    recorder = Recorder(environment.transaction(), b"")
+    for number in range(9):
+        recorder.put("s", b"%d" % number, b"")
+    for key, _ in recorder.scan("s"):
+        assert recorder.delete("s", key)
+        recorder.put("st", key, b"")
+        assert next(recorder.scan("st", reverse=True)) == (key, b"")
+    recorder.digest()
+    assert (recorder.count("s"), recorder.count("st")) == (0, 9)
+
+
+def test_large_rows_are_not_kept_and_the_newest_one_is_read() -> None:
+    environment = MemoryEnvironment(["s"])
+    environment.transaction().put("s", b"k", b"x" * 10_000)
+    recorder = Recorder(environment.transaction(), b"")
+    assert recorder.get("s", b"k") == b"x" * 10_000
+    recorder.put("s", b"k", b"new")
+    assert recorder.get("s", b"k") == b"new"
+    assert (recorder.delete("s", b"k"), recorder.get("s", b"k")) == (True, None)
 
 
 # ---- who is wrong

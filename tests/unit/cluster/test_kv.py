@@ -63,6 +63,28 @@ def test_delete_says_whether_the_row_was_there(environment: Env) -> None:
     assert transaction.get("a", b"k") is None
 
 
+def test_many_rows_are_written_and_deleted_at_once(environment: Env) -> None:
+    fill(environment, *(b"%03d" % number for number in range(300)))
+    rows = {b"%03d" % number: None if number % 3 else b"new" for number in (*range(399, 99, -1), 7)}
+    environment.transaction().write("a", rows)
+    environment.transaction().write("b", {})
+    environment.commit()
+    expected = {b"%03d" % number: b"=%03d" % number for number in range(300)} | rows
+    with environment.snapshot() as reader:
+        assert dict(reader.scan("a")) == {key: value for key, value in expected.items() if value is not None}
+        assert (reader.get("a", b"399"), reader.get("a", b"100"), reader.count("b")) == (b"new", None, 0)
+
+
+def test_rows_written_at_once_are_met_by_a_scan_that_goes_on(environment: Env) -> None:
+    fill(environment, *(b"%03d" % number for number in range(300)))
+    transaction, seen = environment.transaction(), []
+    for key, _ in transaction.scan("a"):
+        seen.append(key)
+        transaction.write("a", {key: None})
+        transaction.write("b", {key: b"x"})
+    assert (len(seen), transaction.count("a"), transaction.count("b")) == (300, 0, 300)
+
+
 def test_a_snapshot_sees_only_what_is_committed(environment: Env) -> None:
     fill(environment, b"1", b"2")
     transaction = environment.transaction()
@@ -226,6 +248,8 @@ def test_tables_are_apart_and_an_unknown_one_is_a_defect(environment: Env) -> No
 def test_keys_have_1_to_511_bytes(environment: Env, key: bytes) -> None:
     with pytest.raises((ValueError, lmdb.BadValsizeError)):
         environment.transaction().put("a", key, b"")
+    with pytest.raises((ValueError, lmdb.BadValsizeError)):
+        environment.transaction().write("a", {key: b""})
     environment.transaction().put("a", b"x" * 511, b"")
 
 
@@ -255,6 +279,9 @@ def test_a_full_map_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
     fill(environment, b"1")
     with pytest.raises(lmdb.MapFullError):
         environment.transaction().put("a", b"2", b"x" * (2 << 20))
+    environment.abort()
+    with pytest.raises(lmdb.MapFullError):
+        environment.transaction().write("a", {b"%d" % number: b"x" * (1 << 16) for number in range(32)})
     environment.close()
     environment = LmdbEnvironment(tmp_path / "kv", TABLES, map_size_bytes=1 << 20)
     with environment.snapshot() as reader:

@@ -6,7 +6,7 @@ import pytest
 
 from registry.core.commands import Ack, Contact
 from registry.core.errors import Reason
-from registry.core.model import Agent
+from registry.core.model import Agent, LastContact
 from registry.core.outcomes import Acknowledged
 from tests.unit.core.kit import START_MS, WORKFLOW, Machine, assert_rejected
 
@@ -94,8 +94,8 @@ def test_acks_for_pointers_that_do_not_exist_are_ignored(live: Machine) -> None:
 def test_the_last_contact_only_moves_forward(live: Machine) -> None:
     live.acknowledge(contacts=(Contact(agent="edge-1", time_ms=50), Contact(agent="edge-2", time_ms=7)))
     live.acknowledge(contacts=(Contact(agent="edge-1", time_ms=40), Contact(agent="edge-2", time_ms=8)))
-    assert (live.rows.contact_ms("edge-1"), live.rows.contact_ms("edge-2")) == (50, 8)
-    assert live.rows.contact_ms("edge-3") == 0
+    assert (live.rows.contact("edge-1").time_ms, live.rows.contact("edge-2").time_ms) == (50, 8)
+    assert live.rows.contact("edge-3") == LastContact()
 
 
 @pytest.mark.parametrize(

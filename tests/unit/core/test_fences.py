@@ -14,6 +14,10 @@ TWIN = "s1:aa"
 
 @pytest.fixture
 def twins(machine: Machine) -> Machine:
+    return with_twins(machine)
+
+
+def with_twins(machine: Machine) -> Machine:
     """Versions 1 and 3 mean the same, 2 and 4 something else; revision 5."""
     for data in (b"1", b"2", b"1 ", b"4"):
         meaning = {"semantic_digest": TWIN} if data.strip() == b"1" else {}
@@ -106,8 +110,9 @@ def test_digests_that_say_nothing_have_no_twins(machine: Machine, digest: str) -
     assert outcome.notes == ()
 
 
-def test_below_level_2_bytes_alone_are_fenced(twins: Machine) -> None:
-    twins.level = 1
+def test_below_level_2_bytes_alone_are_fenced(machine: Machine) -> None:
+    machine.level = 1
+    twins = with_twins(machine)
     twins.switched(3)
     assert isinstance(twins.mark(1, "fenced"), Marked)
     assert twins.dump()[FENCES] == []

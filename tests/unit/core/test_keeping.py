@@ -33,9 +33,20 @@ def test_days(text: str, days: int | None) -> None:
     assert keeping.parse_days(text) == days
 
 
+@pytest.mark.parametrize(("text", "days"), [("never", None), ("1", 1), ("30", 30), (str(limits.KEEP_DAYS), 36500)])
+def test_expiry(text: str, days: int | None) -> None:
+    assert keeping.parse_expiry(text) == days
+    assert keeping.agents_expire_days(Policy(agents_expire_days=text)) == days
+    assert keeping.agents_expire_days(Policy()) is None
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
+        ({"agents_expire_days": "0"}, Reason.INVALID_REQUEST),
+        ({"agents_expire_days": "all"}, Reason.INVALID_REQUEST),
+        ({"agents_expire_days": "7d"}, Reason.INVALID_REQUEST),
+        ({"agents_expire_days": str(limits.KEEP_DAYS + 1)}, Reason.TOO_LARGE),
         ({"keep_last": "ten"}, Reason.INVALID_REQUEST),
         ({"keep_last": "-1"}, Reason.INVALID_REQUEST),
         ({"keep_last": "1٣"}, Reason.INVALID_REQUEST),

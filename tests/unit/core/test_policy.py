@@ -92,7 +92,7 @@ def test_the_narrowest_scope_that_says_something_decides_each_field(machine: Mac
     assert policies.effective(rows, "support-2/triage").unchanged == "refuse"
     assert policies.effective(rows, "*").verdict == "block"
     assert [policies.source(rows, WORKFLOW, field) for field in policies.FIELDS] == [
-        "support/*", "*", WORKFLOW, "support/*", "", "", "",
+        "support/*", "*", WORKFLOW, "support/*", "", "", "", "",
     ]  # fmt: skip
     assert [scope for scope, _ in policies.said(rows, WORKFLOW)] == SCOPES
 

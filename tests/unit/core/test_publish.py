@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from registry.core import limits
 from registry.core.errors import Reason
@@ -144,6 +145,24 @@ def test_what_was_found_in_the_content_is_kept_with_the_version(machine: Machine
     assert list(machine.rows.requirers("Ä" * 256)) == [("a/b", 1)]
 
 
+def test_needs_belong_to_the_version_that_a_publish_creates(machine: Machine) -> None:
+    needs = ("dify>=1.9", "plugin:langgenius/openai", "dify>=1.9")
+    version = published(machine.publish(b"1", needs=needs))
+    assert version.needs == ("dify>=1.9", "plugin:langgenius/openai")
+    assert machine.version(1) == version
+    again = machine.publish(b"1", needs=("dify>=2",))
+    assert isinstance(again, Published)
+    assert (again.created, again.version) == (False, version)
+    assert published(machine.publish(b"2")).needs == ()
+    assert published(machine.publish(b"1", needs=("dify>=2",))).needs == ("dify>=2",)
+
+
+def test_a_retry_has_the_same_needs(machine: Machine) -> None:
+    command = machine.publish_command(b"1", needs=("cap:gpu",))
+    assert machine.apply(command) == machine.apply(command)
+    assert_rejected(machine.apply(structs.replace(command, needs=("cap:tpu",))), Reason.REQUEST_REUSED)
+
+
 def test_below_level_2_nothing_of_it_is_read_or_written(machine: Machine) -> None:
     machine.level = 1
     machine.published(b"1", b"2")
@@ -156,9 +175,11 @@ def test_below_level_2_nothing_of_it_is_read_or_written(machine: Machine) -> Non
             summary="s",
             change="minor",
             semantic_digest="s1:32",
+            needs=("dify>=1.9",),
         )
     )
     assert (version.parents, version.requires, version.secrets, version.summary) == ((2,), (), {}, "")
+    assert version.needs == ()
     assert list(machine.rows.requirers("a/b")) == []
 
 
@@ -176,6 +197,9 @@ def test_below_level_2_nothing_of_it_is_read_or_written(machine: Machine) -> Non
         ({"summary": "x" * (limits.SUMMARY_CHARS + 1)}, Reason.TOO_LARGE),
         ({"change": "huge"}, Reason.INVALID_REQUEST),
         ({"findings": ("x",) * (limits.FINDINGS + 1)}, Reason.TOO_LARGE),
+        ({"needs": ("dify >= 1.9",)}, Reason.INVALID_REQUEST),
+        ({"needs": ("x" * (limits.NEED_CHARS + 1),)}, Reason.INVALID_REQUEST),
+        ({"needs": tuple(f"cap:{number}" for number in range(limits.NEEDS + 1))}, Reason.TOO_LARGE),
         ({"literals": ("x" * (limits.FINDING_CHARS + 1),)}, Reason.TOO_LARGE),
     ],
 )

@@ -8,10 +8,10 @@ import pytest
 from msgspec import structs
 
 from registry.core import limits, retention
-from registry.core.commands import Ack, Hold, Retain
+from registry.core.commands import Ack, Contact, ForgetAgents, ForgottenAgent, Hold, Retain
 from registry.core.errors import Reason
 from registry.core.model import Change, Content, Removed, RemovedVersion, Version
-from registry.core.outcomes import Held, Published, Purged, Rejected
+from registry.core.outcomes import AgentsForgotten, Held, Published, Purged, Rejected
 from registry.store import content
 from registry.store.state import StoreState
 from tests.unit.core.kit import START_MS, WORKFLOW, Machine, assert_rejected, without_request_memory
@@ -119,6 +119,23 @@ def test_what_agents_run_or_are_switching_to_stays(machine: Machine) -> None:
     assert {number: rules for number, rules in agrees(machine).items() if "agent" in rules} == {
         3: ("agent",), 1: ("agent",),
     }  # fmt: skip
+
+
+def test_what_a_forgotten_agent_ran_may_go(machine: Machine) -> None:
+    machine.switched(1, 6)
+    machine.set_policy("*", agents_expire_days="7")
+    ack = Ack(
+        agent="edge", incarnation="i", sequence=1, workflow=WORKFLOW, pointer="active", generation=1,
+        phase="confirmed", running_generation=1, running_version=1,
+    )  # fmt: skip
+    machine.acknowledge(ack, contacts=(Contact(agent="edge", time_ms=100),))
+    machine.marked(1, "failed")  # no rollback would pick it
+    assert agrees(machine)[1] == ("agent",)
+    assert machine.retain(1).removed == ()
+    gone = ForgottenAgent(agent="edge", rows=((WORKFLOW, "active"),), heard_ms=100, entirely=True)
+    assert machine.order(ForgetAgents, agents=(gone,)) == AgentsForgotten(revision=machine.registry.revision, rows=1)
+    assert agrees(machine)[1] == ()
+    assert [each.version for each in machine.retain(1).removed] == [1]
 
 
 def test_too_many_agents_keep_everything(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

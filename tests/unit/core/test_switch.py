@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from registry.core import limits
@@ -179,3 +181,52 @@ def test_a_workflow_has_a_limited_number_of_pointers(three: Machine) -> None:
     three.switched(1, pointer="x")
     assert_rejected(three.switch(1, pointer="y"), Reason.TOO_LARGE)
     three.switched(2, pointer="x")
+
+
+def test_a_switch_may_say_when_it_is_installed_and_a_rollback_never_does(three: Machine) -> None:
+    three.switched(1)
+    outcome = three.switch(2, not_before_ms=START_MS + 100, deadline_ms=START_MS + 200)
+    assert isinstance(outcome, Switched)
+    pointer = outcome.pointers[0]
+    assert (pointer.not_before_ms, pointer.deadline_ms) == (START_MS + 100, START_MS + 200)
+    assert three.pointer() == pointer
+    change = three.rows.change(pointer.revision)
+    assert change is not None
+    assert change.pointers == (pointer,)
+    stale = assert_rejected(three.switch(3, expected_generation=1), Reason.GENERATION_MISMATCH)
+    assert stale.metadata["deadline_ms"] == str(START_MS + 200)
+    assert isinstance(three.rollback(), Switched)
+    back = three.pointer()
+    assert (back.version, back.not_before_ms, back.deadline_ms) == (1, 0, 0)
+
+
+def test_the_past_is_no_matter_of_apply(three: Machine) -> None:
+    """Whose clock would decide?"""
+    assert isinstance(three.switch(1, deadline_ms=1), Switched)
+    assert three.pointer().deadline_ms == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"not_before_ms": 5, "deadline_ms": 5},
+        {"not_before_ms": 6, "deadline_ms": 5},
+        {"not_before_ms": -1},
+        {"deadline_ms": -1},
+        {"deadline_ms": limits.TIME_MAX_MS + 1},
+        {"rollback": True, "deadline_ms": 5},
+        {"rollback": True, "not_before_ms": 5},
+    ],
+)
+def test_malformed_times_move_nothing(three: Machine, fields: dict[str, Any]) -> None:
+    three.switched(1)
+    before = three.dump()
+    assert_rejected(three.switch(2, **fields), Reason.INVALID_REQUEST)
+    assert three.dump() == before
+
+
+def test_below_level_2_a_switch_holds_at_once() -> None:
+    machine = Machine(level=1)
+    machine.published(b"1")
+    machine.switch(1, not_before_ms=6, deadline_ms=5)
+    assert (machine.pointer().not_before_ms, machine.pointer().deadline_ms) == (0, 0)

@@ -109,6 +109,10 @@ class DecidedCluster:
     def leader_address(self) -> str:
         return ""
 
+    @property
+    def has_room(self) -> bool:
+        return True
+
     def status(self) -> ClusterStatus:
         for lags in self.lags.values():
             if len(lags) > 1:

@@ -53,6 +53,7 @@ class LoneCluster:
         self.leader = "n1"
         self.level = 2
         self.has_room = True
+        self.has_majority = True
         self.commands: list[Command] = []
         self.fails: dict[type, Exception] = {}
         self.compactions: list[Exception | Compacted] = []
@@ -70,7 +71,9 @@ class LoneCluster:
         self.machine.committed()
         return result
 
-    async def barrier(self, *, timeout_s: float) -> None: ...
+    async def barrier(self, *, timeout_s: float) -> None:
+        if not self.has_majority:
+            raise NotAttempted("no majority")
 
     async def compact(self) -> Compacted:
         made = self.compactions.pop(0)

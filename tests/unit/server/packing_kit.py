@@ -27,8 +27,10 @@ class OneMember:
         self.entries: list[commands.Command] = []
         self.before: Callable[[], None] = lambda: None
 
+    has_room = True
+
     def status(self) -> Any:
-        return SimpleNamespace(level=self._machine.level, has_room=True)
+        return SimpleNamespace(level=self._machine.level)
 
     def leader_address(self) -> str:
         return ""

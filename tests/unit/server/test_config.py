@@ -74,6 +74,8 @@ def test_a_founding_cluster_names_every_member() -> None:
         ({"join": "127.0.0.1"}, "--join: expected HOST:PORT"),
         ({"timing": "moon"}, "local or wide"),
         ({"catch_up_rate": 0}, "--catch-up-rate"),
+        ({"workers": -1}, "--workers"),
+        ({"workers": 65}, "--workers"),
     ],
 )
 def test_what_cannot_work_is_refused(changes: dict[str, Any], says: str) -> None:

@@ -1,56 +1,57 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
 
 import msgspec
-import pytest
 
 from registry.client import convert as client
-from registry.core import impact, model
+from registry.core import impact, model, outcomes
 from registry.server import convert
 from registry.store import queries
 from registry.v1 import registry_pb2
 
 
-def report(generation: int, phase: model.Phase, running_generation: int) -> model.Agent:
-    return model.Agent(
+def report(contact: model.LastContact) -> queries.AgentReport:
+    target = model.Pointer(workflow="a/b", pointer="active", version=1, digest="d", generation=3, revision=9)
+    agent = model.Agent(
         agent="edge-1",
         workflow="a/b",
         pointer="active",
         incarnation="i",
         sequence=1,
-        generation=generation,
-        phase=phase,
-        running_generation=running_generation,
+        generation=3,
+        phase="confirmed",
+        running_generation=3,
+        running_digest="d",
     )
-
-
-@pytest.mark.parametrize(
-    ("generation", "phase", "running", "state"),
-    [
-        (3, "installed", 3, "installing"),
-        (3, "confirmed", 3, "current"),
-        (3, "reverted", 2, "error"),
-        (3, "refused", 2, "error"),
-        (2, "confirmed", 2, "behind"),
-        (2, "refused", 1, "behind"),
-    ],
-)
-def test_an_agents_state_is_seen_from_the_pointers_generation(
-    generation: int, phase: model.Phase, running: int, state: str
-) -> None:
-    assert phase in get_args(model.Phase)
-    assert convert.agent_state(report(generation, phase, running), 3, age_ms=60_000) == state
-    assert convert.agent_state(report(generation, phase, running), 3, age_ms=121_000) == "silent"
+    return queries.AgentReport(agent, contact, target)
 
 
 def test_age_counts_from_the_last_contact_and_is_never_negative() -> None:
-    target = model.Pointer(workflow="a/b", pointer="active", version=1, digest="", generation=3, revision=9)
-    row = queries.AgentReport(report(3, "reverted", 2), 5_000, target)
+    row = report(model.LastContact(time_ms=5_000))
     shown = convert.agent(row, now_ms=7_500)
-    assert (shown.generation, shown.target_generation, shown.age_ms) == (2, 3, 2_500)
+    assert (shown.generation, shown.target_generation, shown.age_ms, shown.state) == (3, 3, 2_500, "current")
     assert convert.agent(row, now_ms=4_000).age_ms == 0
+    assert convert.agent(row, now_ms=126_000).state == "silent"
+
+
+def test_twins_are_shown_until_they_are_over() -> None:
+    row = report(model.LastContact(time_ms=5_000, session="b", previous_session="a", twins_ms=4_000))
+    assert convert.agent(row, now_ms=603_999).twins
+    assert not convert.agent(row, now_ms=604_000).twins
+    assert client.agent_row(convert.agent(row, now_ms=5_000)).twins
+
+
+def test_who_publishes_the_newest_bytes_with_other_needs_is_told() -> None:
+    version = model.Version(
+        workflow="a/b", number=3, digest="d", value_digest="", semantic_digest="", kind="json", size_bytes=1,
+        needs=("dify>=1.9", "cap:gpu"),
+    )  # fmt: skip
+    same = outcomes.Published(revision=1, version=version, created=False)
+    assert convert.unkept_needs(same, ["cap:gpu", "dify>=1.9"]) == []
+    assert convert.unkept_needs(same, []) == []
+    assert convert.unkept_needs(msgspec.structs.replace(same, created=True), ["dify"]) == []
+    assert "version 3 has these bytes and needs dify>=1.9, cap:gpu" in convert.unkept_needs(same, ["dify"])[0]
 
 
 def test_rows_cross_the_wire_whole() -> None:
@@ -78,6 +79,22 @@ def test_rows_cross_the_wire_whole() -> None:
         snapshot="manual",
         hold="audit",
         removed=model.Removed(cause="purge", revision=9, time_ms=10, principal="ann", reason="a key"),
+        needs=("dify>=1.9",),
+    )
+    pointer = model.Pointer(
+        workflow="a/b",
+        pointer="active",
+        version=3,
+        digest="d",
+        previous_version=2,
+        generation=1,
+        revision=7,
+        reason="why",
+        principal="ann",
+        time_ms=8,
+        rollback=True,
+        not_before_ms=9,
+        deadline_ms=10,
     )
     policy = model.Policy(
         unchanged="warn",
@@ -87,6 +104,7 @@ def test_rows_cross_the_wire_whole() -> None:
         immutable_labels="x-*",
         keep_last="3",
         keep_days="all",
+        agents_expire_days="never",
     )
     change = model.Change(
         revision=7,
@@ -97,7 +115,7 @@ def test_rows_cross_the_wire_whole() -> None:
         request_id="r",
         workflows=("a/b",),
         version=version,
-        pointers=(model.Pointer(workflow="a/b", pointer="active", version=3, digest="d", generation=1, revision=7),),
+        pointers=(pointer,),
         previous_status="candidate",
         status_changes=(model.StatusChange(workflow="a/b", version=3, previous_status="candidate", status="stable"),),
         epoch=2,
@@ -106,10 +124,11 @@ def test_rows_cross_the_wire_whole() -> None:
         forced=True,
         removed=(model.RemovedVersion(workflow="a/b", version=3, digest="sha256:1"),),
     )
-    for row in (version, policy, change):
+    for row in (version, pointer, policy, change):
         left_out = [name for name in row.__struct_fields__ if not getattr(row, name)]
         assert not left_out, "give every field a value, or this test does not see it"
     assert client.version(convert.version(version)) == version
+    assert client.pointer(convert.pointer(pointer)) == pointer
     assert client.policy(convert.policy(policy)) == policy
     assert client.change(convert.change(change)) == change
 

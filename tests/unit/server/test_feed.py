@@ -1,17 +1,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import pytest
 
-from registry.core.errors import Reason, Unavailable
+from registry.core.errors import Unavailable
 from registry.core.model import Registry
-from registry.server.feed import Feed
+from registry.server.feed import Feed, PointerKey
 
 LONG_S = 60.0
-ACTIVE, CANARY = ("a/b", "active"), ("a/b", "canary")
+ACTIVE = ("a/b", "active")
+
+
+class Follower:
+    def __init__(self, feed: Feed) -> None:
+        self.told: list[list[PointerKey] | None] = []
+        self.revisions: list[int] = []
+        self._feed = feed
+        feed.follow(self.moved)
+
+    def moved(self, touched: Iterable[PointerKey] | None) -> None:
+        self.told.append(None if touched is None else list(touched))
+        self.revisions.append(self._feed.registry.revision)
 
 
 async def waiting(work: Coroutine[Any, Any, bool]) -> asyncio.Task[bool]:
@@ -21,15 +33,16 @@ async def waiting(work: Coroutine[Any, Any, bool]) -> asyncio.Task[bool]:
     return task
 
 
-async def test_a_switch_wakes_only_those_who_follow_the_pointer() -> None:
+def test_who_follows_hears_of_touched_pointers_with_the_new_state() -> None:
     feed = Feed(Registry())
-    concerned = await waiting(feed.pointers([ACTIVE, CANARY], LONG_S))
-    other = await waiting(feed.pointers([("a/c", "active")], LONG_S))
-    feed.publish(Registry(revision=1), [CANARY])
-    assert await concerned is True
-    assert feed.pollers == 1
-    assert not other.done()
-    other.cancel()
+    follower = Follower(feed)
+    feed.publish(Registry(revision=1), [])
+    feed.publish(Registry(revision=2), [ACTIVE])
+    feed.replaced(Registry(revision=9, cluster_id="c1"))
+    feed.close()
+    assert follower.told == [[ACTIVE], None, None]
+    assert follower.revisions == [2, 9, 9]
+    assert feed.closed
 
 
 async def test_a_revision_wakes_those_who_wait_for_it_or_an_earlier_one() -> None:
@@ -42,14 +55,14 @@ async def test_a_revision_wakes_those_who_wait_for_it_or_an_earlier_one() -> Non
     assert not nine.done()
     feed.close()
     assert await nine
+    assert await feed.revision(10, LONG_S) is True, "nobody waits for a member that leaves"
 
 
-async def test_a_replaced_state_wakes_every_poll_and_the_revisions_it_has() -> None:
+async def test_a_replaced_state_wakes_the_revisions_it_has() -> None:
     feed = Feed(Registry(revision=5))
-    polls = [await waiting(feed.pointers([key], LONG_S)) for key in (ACTIVE, ("a/c", "active"))]
     seven, nine = [await waiting(feed.revision(revision, LONG_S)) for revision in (7, 9)]
     feed.replaced(Registry(revision=8, cluster_id="c1"))
-    assert await asyncio.gather(*polls, seven) == [True, True, True]
+    assert await seven
     assert feed.registry.cluster_id == "c1"
     assert not nine.done()
     nine.cancel()
@@ -57,32 +70,26 @@ async def test_a_replaced_state_wakes_every_poll_and_the_revisions_it_has() -> N
 
 async def test_a_wait_ends_in_time_and_leaves_nothing_behind() -> None:
     feed = Feed(Registry())
-    assert await feed.pointers([ACTIVE], 0.0) is False
     assert await feed.revision(1, 0.0) is False
-    cancelled = await waiting(feed.pointers([ACTIVE], LONG_S))
+    cancelled = await waiting(feed.revision(1, LONG_S))
     cancelled.cancel()
     await asyncio.wait([cancelled])
-    assert feed.pollers == 0
-    assert feed._by_pointer == {}
-    assert feed._by_revision == {}
+    assert feed._waiting == {}
 
 
-async def test_closing_wakes_everyone_and_later_waits_return_at_once() -> None:
-    feed = Feed(Registry())
-    polls = [await waiting(feed.pointers(keys, LONG_S)) for keys in ([ACTIVE], [])]
-    feed.close()
-    assert await asyncio.gather(*polls) == [True, True]
-    assert await feed.pointers([ACTIVE], LONG_S) is True
-
-
-async def test_waits_are_bounded() -> None:
-    feed = Feed(Registry(), pollers=1, watchers=1)
-    held = await waiting(feed.pointers([ACTIVE], LONG_S))
-    with pytest.raises(Unavailable) as caught:
-        await feed.pointers([ACTIVE], LONG_S)
-    assert caught.value.reason is Reason.BUSY
-    assert int(caught.value.metadata["retry_ms"]) > 0
-    held.cancel()
+async def test_streams_are_bounded() -> None:
+    feed = Feed(Registry(), watchers=1)
     with feed.watching(), pytest.raises(Unavailable), feed.watching():
         pass
     assert feed.watchers == 0
+
+
+def test_who_hears_of_reports_hears_of_the_agents_and_of_a_state_that_is_another_one() -> None:
+    feed, heard = Feed(Registry()), list[object]()
+    feed.hear(heard.append)
+    feed.publish(Registry(revision=1), [ACTIVE])
+    assert heard == []
+    feed.publish(Registry(revision=1), [], {ACTIVE: {"edge-1"}})
+    feed.replaced(Registry(revision=8))
+    feed.close()
+    assert heard == [{ACTIVE: {"edge-1"}}, None, None]

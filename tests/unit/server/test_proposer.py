@@ -40,6 +40,9 @@ NEW: dict[type[commands.Command], commands.Command] = {
     commands.NoteBackup: commands.NoteBackup(
         request_id=ID, time_ms=1, backup=Backup(revision=1, index=1, taken_ms=1, member="n1")
     ),
+    commands.ForgetAgents: commands.ForgetAgents(
+        request_id=ID, time_ms=1, agents=(commands.ForgottenAgent(agent="a", rows=(("a/b", "active"),)),)
+    ),
 }
 ACK = commands.Ack(
     agent="a", incarnation="i", sequence=1, workflow="a/b", pointer="active", generation=1, phase="confirmed"
@@ -65,6 +68,7 @@ TAKEN = (
         rollback=True,
     ),
     *(NEW[kind] for kind in (commands.Retain, commands.Purge, commands.Collect, commands.Repack, commands.Index)),
+    NEW[commands.ForgetAgents],
     commands.SetPolicy(request_id=ID, time_ms=1, principal="", scope="*", fields={"keep_last": "3"}, reason="r"),
 )
 
@@ -78,6 +82,10 @@ class OneLevel:
         self.proposed: list[commands.Command] = []
         self.asked = 0
         self._rises_after = rises_after
+
+    @property
+    def has_room(self) -> bool:
+        return not self.full
 
     def status(self) -> Any:
         self.asked += 1
@@ -117,6 +125,14 @@ async def test_the_level_may_still_rise_right_after_the_start() -> None:
     founded = OneLevel(1, rises_after=3)
     await proposer(founded, age_s=0.0).propose(NEW[commands.Label], 60.0)
     assert founded.proposed == [NEW[commands.Label]]
+
+
+async def test_while_the_level_may_still_rise_callers_are_asked_to_retry() -> None:
+    founded = OneLevel(1)
+    with pytest.raises(Unavailable) as caught:
+        await proposer(founded, age_s=LEVEL_SETTLES_S - 1).propose(NEW[commands.Label], 0.02)
+    assert caught.value.reason is Reason.NO_QUORUM
+    assert not founded.proposed
 
 
 async def test_a_level_that_stays_is_not_waited_for_long() -> None:

@@ -41,27 +41,29 @@ def test_what_was_applied_is_told_once_it_is_committed() -> None:
 async def test_an_installed_state_wakes_polls_and_watches_and_forgets_what_was_open() -> None:
     environment, feed = founded(), Feed(Registry())
     machine = RegistryStateMachine(feed, environment)
-    poll = asyncio.create_task(feed.pointers([("a/b", "active")], 60.0))
+    moved: list[object] = []
+    feed.follow(moved.append)
     watch = asyncio.create_task(feed.revision(1, 60.0))
     await asyncio.sleep(0)
     machine.installed()
-    assert await asyncio.gather(poll, watch) == [True, True]
+    assert await watch
+    assert moved == [None]
     with environment.snapshot() as reader:
         assert feed.registry == queries.registry(reader)
 
 
-async def test_a_new_epoch_wakes_every_poll() -> None:
+def test_a_new_epoch_wakes_every_poll() -> None:
     """No pointer moved, and yet what agents have does not count any more."""
     environment = founded()
     with environment.snapshot() as reader:
         feed = Feed(queries.registry(reader))
     machine = RegistryStateMachine(feed, environment)
-    poll = asyncio.create_task(feed.pointers([("a/b", "active")], 60.0))
-    await asyncio.sleep(0)
+    moved: list[object] = []
+    feed.follow(moved.append)
     machine.apply(environment.transaction(), BEGIN_EPOCH, FEATURE_LEVEL)
     environment.commit()
     machine.committed()
-    assert await poll
+    assert moved == [None]
     assert feed.registry.epoch == 2
 
 
@@ -135,3 +137,32 @@ async def test_a_fetched_state_may_know_of_purges() -> None:
     machine = RegistryStateMachine(Feed(Registry()), founded(), lambda *removed: told.append(removed))
     machine.installed()
     assert told == [("purge", 0)]
+
+
+async def test_agents_that_report_or_are_forgotten_are_told_once_it_is_committed() -> None:
+    environment, heard = founded(), list[object]()
+    with environment.snapshot() as reader:
+        feed = Feed(queries.registry(reader))
+    feed.hear(heard.append)
+    machine, member = RegistryStateMachine(feed, environment), Member()
+
+    def ack(agent: str, pointer: str) -> commands.Ack:
+        return commands.Ack(
+            agent=agent, incarnation="i", sequence=1, workflow="a/b", pointer=pointer, generation=1, phase="installed"
+        )
+
+    acks = (ack("edge-1", "active"), ack("edge-2", "active"), ack("edge-1", "canary"))
+    gone = commands.ForgottenAgent(agent="edge-3", rows=(("a/b", "canary"),), entirely=True)
+    for command in (
+        commands.Acknowledge(**member.stamp(), acks=acks),
+        commands.ForgetAgents(**member.stamp(), agents=(gone,)),
+    ):
+        machine.apply(environment.transaction(), commands.encode(command), FEATURE_LEVEL)
+    assert heard == []
+    environment.commit()
+    machine.committed()
+    assert heard == [{("a/b", "active"): {"edge-1", "edge-2"}, ("a/b", "canary"): {"edge-1", "edge-3"}}]
+    machine.apply(environment.transaction(), FOUND, FEATURE_LEVEL)
+    environment.commit()
+    machine.committed()
+    assert len(heard) == 1

@@ -9,12 +9,26 @@ import pytest
 
 from cluster.api import NotAttempted
 from registry.core import limits
-from registry.core.commands import Collect, Index, PutChunk, Repack, Retain
+from registry.core.commands import (
+    Ack,
+    Acknowledge,
+    Collect,
+    Contact,
+    ForgetAgents,
+    Index,
+    Move,
+    PutChunk,
+    Repack,
+    Retain,
+    Switch,
+)
 from registry.core.model import Content
 from registry.server import upkeep
 from registry.server.limits import (
     CHUNK_ABANDONED_S,
     COLLECT_INTERVAL_S,
+    EXPIRY_FIRST_S,
+    EXPIRY_INTERVAL_S,
     REPACK_AFTER_S,
     RETENTION_FIRST_S,
     RETENTION_INTERVAL_S,
@@ -150,6 +164,122 @@ async def test_retention_is_due_once_an_hour(member: Member) -> None:
     member.clock.s += 1
     await work.round()
     assert [command.versions for command in member.cluster.of(Retain)] == [(3, 2, 1)]
+
+
+async def reported(member: Member, *agents: str) -> None:
+    """Each runs the first version of WORKFLOW, and was heard of now."""
+    if member.cluster.rows.workflow(WORKFLOW) is None:
+        await member.publish(WORKFLOW, b"1")
+        await member.policy("*", agents_expire_days="7")
+        moves = (Move(workflow=WORKFLOW, pointer="active", target=1),)
+        await member.apply(Switch(**member.stamp(), principal="ada", moves=moves, reason="go"))
+    acks = tuple(
+        Ack(
+            agent=agent, incarnation="i", sequence=1, workflow=WORKFLOW, pointer="active", generation=1,
+            phase="confirmed", running_version=1,
+        )
+        for agent in agents
+    )  # fmt: skip
+    contacts = tuple(Contact(agent=agent, time_ms=member.clock.ms(), session="s") for agent in agents)
+    await member.apply(Acknowledge(**member.stamp(), acks=acks, contacts=contacts))
+
+
+def known(member: Member) -> list[str]:
+    rows = member.cluster.rows
+    agents = [agent.agent for _, agent in rows.agents()]
+    assert agents == [agent for agent, _ in rows.contacts()]
+    return agents
+
+
+WEEK_S = 7 * 24 * 3600.0
+
+
+async def test_agents_that_were_silent_for_so_long_are_forgotten(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FORGOTTEN", 5)
+    work = upkeep_of(member)
+    await reported(member, *(f"edge-{number}" for number in range(5)))
+    member.clock.s += WEEK_S - 1
+    await reported(member, "heard")
+    await work.round()
+    assert member.cluster.of(ForgetAgents) == []
+    member.clock.s += EXPIRY_INTERVAL_S
+    await work.round()
+    assert known(member) == ["heard"]
+    assert [len(command.agents) for command in member.cluster.of(ForgetAgents)] == [2, 2, 1]
+    member.clock.s += WEEK_S
+    await member.policy("*", agents_expire_days="never")
+    await work.round()
+    assert known(member) == ["heard"]
+
+
+async def test_those_that_are_kept_do_not_stand_in_the_way_of_others(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "EXPIRY_WATCHED", 2)
+    work = upkeep_of(member)
+    await reported(member, *(f"edge-{number}" for number in range(5)))
+    await member.policy("*", agents_expire_days="7")
+    await member.policy(WORKFLOW, agents_expire_days="never")
+    now = (Contact(agent=f"polled-{number}", time_ms=member.clock.ms()) for number in range(3))
+    await member.apply(Acknowledge(**member.stamp(), acks=(), contacts=tuple(now)))
+    member.clock.s += WEEK_S
+    for _ in range(5):
+        member.clock.s += EXPIRY_INTERVAL_S
+        await work.round()
+    left = [agent for agent, _ in member.cluster.rows.contacts()]
+    assert left == [f"edge-{number}" for number in range(5)]
+
+
+async def test_a_new_leader_lets_agents_be_heard_of_first(member: Member) -> None:
+    await reported(member, "edge-1", "edge-2")
+    member.clock.s += 2 * WEEK_S  # all members were down, for one
+    work = upkeep_of(member)
+    member.cluster.leader = "n2"
+    await work.round()
+    member.cluster.leader = "n1"
+    await work.round()
+    member.clock.s += EXPIRY_FIRST_S - 1
+    await reported(member, "edge-1")
+    await work.round()
+    assert known(member) == ["edge-1", "edge-2"]
+    member.clock.s += 1
+    await work.round()
+    assert known(member) == ["edge-1"]
+
+
+async def test_silence_while_there_was_no_majority_does_not_count(member: Member) -> None:
+    work = upkeep_of(member)
+    await reported(member, "edge-1")
+    member.clock.s += 2 * WEEK_S
+    member.cluster.has_majority = False
+    await work.round()
+    member.cluster.has_majority = True
+    member.clock.s += EXPIRY_FIRST_S - 1
+    await work.round()
+    assert known(member) == ["edge-1"]
+    member.clock.s += 1
+    await work.round()
+    assert known(member) == []
+
+
+async def test_one_that_is_heard_of_while_it_is_being_forgotten_stays(member: Member) -> None:
+    work = upkeep_of(member)
+    await reported(member, "edge-1", "edge-2")
+    member.clock.s += 2 * WEEK_S
+    propose = member.cluster.propose
+
+    async def late(command: bytes, *, timeout_s: float) -> bytes:
+        if b"forget_agents" in command:
+            member.cluster.propose = propose  # type: ignore[method-assign]
+            await reported(member, "edge-2")
+        return await propose(command, timeout_s=timeout_s)
+
+    member.cluster.propose = late  # type: ignore[method-assign]
+    await work.round()
+    assert [each.agent for each in member.cluster.of(ForgetAgents)[0].agents] == ["edge-1", "edge-2"]
+    assert known(member) == ["edge-2"]
 
 
 async def test_a_walk_looks_at_all_however_short_its_slices(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,10 @@ class OneMember:
         self.entries = 0
         self.before: Hook = lambda: None
 
+    has_room = True
+
     def status(self) -> Any:
-        return SimpleNamespace(level=self._machine.level, has_room=True)
+        return SimpleNamespace(level=self._machine.level)
 
     def leader_address(self) -> str:
         return ""

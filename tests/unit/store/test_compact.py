@@ -7,9 +7,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import NODEFAULT, Struct, msgpack, structs
+from msgspec import NODEFAULT, Struct, msgpack, structs, to_builtins
 
-from registry.core.model import Change, Pointer, Policy, Removed, RemovedVersion, StatusChange, Version
+from registry.core.encoding import encode
+from registry.core.model import (
+    Change,
+    Digest,
+    Pointer,
+    Policy,
+    Removed,
+    RemovedVersion,
+    StatusChange,
+    Version,
+    Workflow,
+)
 from registry.core.outcomes import Held, Labelled, Marked, Outcome, Published, Rejected, Remembered, Retained, Switched
 from registry.store import compact
 
@@ -33,7 +44,8 @@ VERSIONS = st.builds(
     revision=NUMBERS,
     parents=st.lists(NUMBERS, max_size=3).map(tuple),
     labels=TEXTS,
-    facts=TEXTS,
+    author=st.text(max_size=4),
+    facts=st.dictionaries(st.sampled_from([*compact._WORDS[:4], "rows", "0"]), st.text(max_size=4), max_size=3),
     secrets=TEXTS,
     removed=st.none() | REMOVED,
 )
@@ -63,6 +75,11 @@ def test_a_change_keeps_the_version_as_it_was_then(
     now = structs.replace(version, status="failed", labels=labels, hold=hold, removed=removed)
     row = compact.pack_change(change)
     assert compact.unpack_change(7, row, _only(now)) == change
+    publish = structs.replace(change, action="publish", time_ms=version.created_ms, principal=version.author)
+    packed = compact.pack_change(publish)
+    assert compact.unpack_change(7, packed, _only(now)) == publish
+    time_ms, _, _, workflows, principal = msgpack.decode(packed)[:5]
+    assert (time_ms, workflows, principal) == (None, None, None)
 
 
 def _only(version: Version) -> compact.Find:
@@ -87,6 +104,7 @@ VERSION = Version(
     "change",
     [
         Change(revision=7, time_ms=1, principal="", action="found"),
+        Change(revision=7, time_ms=1, principal="", action="label", request_id="01a20828-a419-7ff7-95b3-18e2d7a60c1d"),
         Change(
             revision=7,
             time_ms=1,
@@ -134,13 +152,53 @@ def test_what_was_decided_is_remembered_as_it_was(outcome: Outcome) -> None:
     assert compact.unpack_remembered(compact.pack_remembered(row), _only(now)) == row
 
 
-@pytest.mark.parametrize(("row", "packed"), [(Version, compact._Version), (Change, compact._Change)])
+@given(TEXTS, st.sampled_from([Switched, Rejected]))
+def test_the_fast_ways_write_the_same_bytes(texts: dict[str, str], kind: type[Outcome]) -> None:
+    """As the release that had one way for all."""
+
+    def by_builtins(values: list[Any]) -> bytes:
+        return msgpack.encode(to_builtins(values, builtin_types=(bytes,), order="deterministic"))
+
+    pointer = structs.replace(POINTER, reason="".join(texts))
+    outcome = (
+        Switched(revision=6, pointers=(pointer,), notes=(*texts,))
+        if kind is Switched
+        else Rejected(revision=6, reason="NO_SPACE", message="full", metadata=texts)
+    )
+    row = Remembered(sequence=4, fingerprint=bytes(16), outcome=outcome)
+    assert compact.pack_remembered(row) == by_builtins([4, bytes(16), to_builtins(outcome)])
+    values = [1, b"=", texts, (pointer,), {"x": texts}, Policy(checks="warn")]
+    assert encode(values) == by_builtins(values)
+
+
+@given(st.builds(Digest, newest=NUMBERS, fenced=st.lists(NUMBERS, max_size=3).map(tuple)))
+def test_a_digest_and_a_workflow_come_back_as_they_were(digest: Digest) -> None:
+    assert compact.unpack_digest(compact.pack_digest(digest)) == digest
+    workflow = Workflow(name=NAME, kind="dify", versions=digest.newest, created_ms=5)
+    assert compact.unpack_workflow(NAME, compact.pack_workflow(workflow)) == workflow
+
+
+def test_words_keep_their_places() -> None:
+    """They are in rows."""
+    assert [compact._PLACES[word] for word in ("dsl_version", "wrapped", "publish", "purge")] == [0, 10, 11, 19]
+    assert len(set(compact._WORDS)) == len(compact._WORDS)
+
+
+@pytest.mark.parametrize(
+    ("row", "packed"),
+    [
+        (Workflow, compact._Workflow),
+        (Version, compact._Version),
+        (Digest, compact._Digest),
+        (Change, compact._Change),
+    ],
+)
 def test_no_field_is_forgotten(row: type[Struct], packed: type[Struct]) -> None:
-    in_the_key = {Version: {"workflow", "number"}, Change: {"revision"}}
+    in_the_key = {Workflow: {"name"}, Version: {"workflow", "number"}, Digest: set(), Change: {"revision"}}
     assert set(row.__struct_fields__) == set(packed.__struct_fields__) | in_the_key[row]
     defaults = {field.name: _default(field) for field in structs.fields(row)}
     assert {field.name: _default(field) for field in structs.fields(packed) if not field.required}.items() <= (
-        defaults | {"author": "", "principal": ""}
+        defaults | {"author": "", "principal": "", "facts": (), "request_id": b"="}
     ).items()
 
 

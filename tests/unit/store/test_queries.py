@@ -16,7 +16,7 @@ from registry.core.outcomes import Purged, Retained
 from registry.core.references import parse_target
 from registry.store import content, queries
 from registry.store.queries import Page
-from registry.store.tables import CONTENTS, TABLES
+from registry.store.tables import CONTENTS, TABLES, raw
 from tests.unit.core.kit import START_MS, WORKFLOW, Machine
 
 
@@ -109,7 +109,7 @@ def test_content_that_was_damaged_or_lost_is_told(machine: Machine) -> None:
     version = machine.version(2)
     with machine.environment.snapshot() as reader:
         assert content.decode(queries.stored_content(reader, version), version.digest) == b"2"
-    key = version.digest.encode()
+    key = raw(version.digest)
     transaction = machine.environment.transaction()
     row = transaction.get(CONTENTS, key)
     assert row is not None
@@ -296,7 +296,7 @@ def test_agents(machine: Machine) -> None:
     with machine.environment.snapshot() as reader:
         for page_size in (1, 2, 100):
             everyone = all_pages(lambda **page: queries.agents(reader, **page), page_size)
-            assert [(row.agent.workflow, row.agent.agent, row.contact_ms) for row in everyone] == [
+            assert [(row.agent.workflow, row.agent.agent, row.contact.time_ms) for row in everyone] == [
                 (workflow, f"edge-{number}", contact_ms)
                 for workflow in ("other/one", WORKFLOW)
                 for number, contact_ms in ((0, 0), (1, 500), (2, 50))

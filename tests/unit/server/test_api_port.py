@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from registry.server import limits
+from registry.server.api_port import SharedPort, StartError, look
+from registry.server.config import Address
+
+
+async def test_a_shared_port_is_held_for_those_who_share_it() -> None:
+    await look(Address("127.0.0.1", 0), "--listen")
+    held = SharedPort(Address("127.0.0.1", 0), "--listen")
+    where = (held.address.host, held.address.port)
+    with pytest.raises(OSError, match="in use"), socket.create_server(where):
+        pass
+    with socket.create_server(where, reuse_port=True), socket.create_server(where, reuse_port=True):
+        pass
+    with pytest.raises(OSError, match="in use"), socket.create_server(where):  # also when those are gone
+        pass
+    held.close()
+    socket.create_server(where).close()
+
+
+async def test_who_shares_a_port_already_is_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PORT_WAIT_S", 0.0)
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        address = Address("127.0.0.1", other.getsockname()[1])
+        with pytest.raises(StartError, match=r"^--http-listen 127.0.0.1:\d+: cannot bind: Address already in use"):
+            await look(address, "--http-listen")
+
+
+async def test_a_port_that_is_given_up_in_time_is_free() -> None:
+    other = socket.create_server(("127.0.0.1", 0))
+    address = Address("127.0.0.1", other.getsockname()[1])
+    looking = asyncio.ensure_future(look(address, "--listen"))
+    await asyncio.sleep(0)
+    assert not looking.done()
+    other.close()
+    await looking
