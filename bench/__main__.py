@@ -1,120 +1,81 @@
-"""What a caller waits for, on three members on this machine, every write synced.
+"""Every claim about speed and size, each beside a peer in the same run where there is one.
 
-    python -m bench [switch] [failover] [idle] [long_log] [catch_up] [compare] [storage] [growth]
-    (or: make bench, for all of them)
+    python -m bench [NAME ...] [--rounds N] [--write]        (make bench: all of them)
+    python -m bench --check                                  (make bench-check: two minutes)
 
-`switch`: one caller, one switch at a time, through the SDK to the leader. Beside it the floor on the same disk in the
-same run: one synced LMDB commit, of which a switch needs at least two in a row (leader and followers append at the same
-time, then it is applied).
-`failover`: kill -9 of the leader to the first successful switch of a caller that keeps trying.
-`idle`: CPU and syncs of members that nobody calls.
-`long_log`: start, memory and the longest gap between two writes with a million entries in the log, while they are
-trimmed, beside a short log.
-`catch_up`: a member without a gibibyte of state joins under 200 switches a second: their p99 before and meanwhile, and
-the memory it takes.
-`storage`: bytes of real histories, beside git for the same versions.
-`growth`: publish, switch, lists and history with a million versions, beside a thousand; starting with a million.
-`compare`: two parsed real versions, beside deepdiff on the same values; CPU of reading a real version of 64 KiB.
+`--write` keeps what was found in bench/RESULTS.md and results.jsonl; `--check` compares a few ratios with the newest of
+those. What each question measures stands in its file, what profilers said in PROFILES.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
+from bench import calls, check, report
 from bench.catch_up import catch_up
+from bench.cold_start import cold_start
 from bench.compare import compare
+from bench.confirm import confirm
+from bench.failover import failover
+from bench.fan_out import fan_out
 from bench.growth import growth
 from bench.idle import idle
 from bench.long_log import long_log
+from bench.member_death import member_death
+from bench.report import Row
+from bench.resources import load_average
+from bench.rounds import ROUNDS
 from bench.storage import storage
-from cluster.kv.lmdb_env import LmdbEnvironment
-from registry.cli.local_cluster import LocalCluster
-from registry.client import Client
 
-SWITCHES, WARM_UP, FAILOVERS, COMMITS = 1000, 100, 10, 500
-WORKFLOW = "bench/target"
+Question = Callable[[Path, int], Coroutine[Any, Any, list[Row]]]  # (an empty directory, rounds)
 
-
-def commit_floor_ms(directory: Path) -> float:
-    environment = LmdbEnvironment(directory / "floor", ["rows"])
-    took = []
-    for number in range(COMMITS):
-        environment.transaction().put("rows", number.to_bytes(8, "big"), os.urandom(256))
-        began = time.perf_counter()
-        environment.commit()
-        took.append(time.perf_counter() - began)
-    environment.close()
-    return statistics.median(took) * 1000
-
-
-async def _prepare(client: Client) -> None:
-    for number in range(2):
-        await client.publish(WORKFLOW, b'{"value": %d}' % number)
-    await client.switch(WORKFLOW, 1, reason="first")
-
-
-async def switch(directory: Path) -> None:
-    async with LocalCluster(directory / "switch", 3) as cluster, Client(cluster.endpoints) as client:
-        await _prepare(client)
-        took = []
-        for number in range(WARM_UP + SWITCHES):
-            began = time.perf_counter()
-            await client.switch(WORKFLOW, 1 + number % 2, reason="bench")
-            if number >= WARM_UP:
-                took.append((time.perf_counter() - began) * 1000)
-        floor_ms = commit_floor_ms(directory)
-    took.sort()
-    p50, p99 = statistics.median(took), took[int(len(took) * 0.99)]
-    print(
-        f"switch, one caller, {SWITCHES} times: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {took[-1]:.2f} ms; "
-        f"one synced commit {floor_ms:.2f} ms; ratio p50 {p50 / floor_ms:.1f}"
-    )
-
-
-async def failover(directory: Path) -> None:
-    took = []
-    async with LocalCluster(directory / "failover", 3) as cluster, Client(cluster.endpoints) as client:
-        await _prepare(client)
-        for number in range(FAILOVERS):
-            leader = (await client.status()).leader
-            cluster[leader].kill()
-            began = time.perf_counter()
-            await client.switch(WORKFLOW, 1 + number % 2, reason="after the leader's death")
-            took.append((time.perf_counter() - began) * 1000)
-            await cluster.restart(leader)
-    took.sort()
-    print(
-        f"failover, kill -9 of the leader to the first successful switch, {FAILOVERS} times: "
-        f"median {statistics.median(took):.0f} ms, {took[0]:.0f} to {took[-1]:.0f} ms"
-    )
-
-
-BENCHES = {
-    "switch": switch,
+QUESTIONS: dict[str, Question] = {
+    "switch": calls.switch,
+    "read": calls.read,
+    "publish": calls.publish,
+    "fan_out": fan_out,
+    "confirm": confirm,
     "failover": failover,
+    "cold_start": cold_start,
+    "storage": storage,
+    "compare": compare,
+    "growth": growth,
     "idle": idle,
     "long_log": long_log,
     "catch_up": catch_up,
-    "compare": compare,
-    "storage": storage,
-    "growth": growth,
+    "member_death": member_death,
 }
+
+
+def ask(name: str, question: Question, rounds: int) -> list[Row]:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=Path.cwd()) as directory:  # a real disk, not /tmp in memory
+        rows = asyncio.run(question(Path(directory), rounds))
+    print(f"\n{name}, {time.monotonic() - began:.0f} s, {load_average()}\n\n{report.table(rows)}", flush=True)
+    return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", choices=[[], *BENCHES], default=[])
-    which = parser.parse_args().which or list(BENCHES)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=Path.cwd()) as directory:  # a real disk, not /tmp in memory
-        for name in which:
-            asyncio.run(BENCHES[name](Path(directory)))
+    parser.add_argument("which", nargs="*", choices=[[], *QUESTIONS], default=[])
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each side, default %(default)s")
+    parser.add_argument("--write", action="store_true", help="keep what was found")
+    parser.add_argument("--check", action="store_true", help="compare a few ratios with the newest that were kept")
+    given = parser.parse_args()
+    if given.check:
+        return check.check()
+    rows: list[Row] = []
+    for name in given.which or QUESTIONS:
+        rows += ask(name, QUESTIONS[name], given.rounds)
+    if given.write:
+        report.keep(report.section(rows, time.strftime("%Y-%m-%d")))
     return 0
 
 

@@ -65,8 +65,9 @@ def publish_contents(environment: LmdbEnvironment, size_bytes: int) -> None:
     environment.commit()
 
 
-def publish_versions(environment: LmdbEnvironment, workflows: int, each: int) -> None:
-    """So many small versions of so many workflows, and a switch of each to its last one; a log trimmed behind them."""
+def publish_versions(environment: LmdbEnvironment, workflows: int, each: int, switches: int = 1) -> None:
+    """`each` small versions of so many workflows, and of each so many switches, one after the other to the last of
+    these versions; a log trimmed behind them."""
     log = Journal(environment)
     for number in range(workflows):
         name = f"bulk/w{number:05}"
@@ -74,7 +75,7 @@ def publish_versions(environment: LmdbEnvironment, workflows: int, each: int) ->
             _publish(name, b'{"workflow": %d, "version": %d}' % (number, version), "json")
             for version in range(1, each + 1)
         ]
-        batch.append(_switch(each, name))
+        batch += [_switch(target, name) for target in range(each - switches + 1, each + 1)]
         index = log.last + 1
         log.add(entries.pack([commands.encode(command) for command in batch]), index, log.term_at(log.last))
         recorder = Recorder(environment.transaction(), log.digest)

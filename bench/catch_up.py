@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.bulk import load_founders, publish_contents
-from bench.processes import MIB, anonymous_bytes, load_average
+from bench.report import Row
+from bench.resources import MIB, anonymous_bytes
 from bench.summary import percentile_ms
 from registry.cli.local_cluster import LocalCluster, LocalMember
 from registry.client import Client
@@ -29,6 +30,12 @@ FETCH_S, STOPPED_S = 6.0, 3.0  # in turns; a fetch that is silent for longer wou
 JOIN_LIMIT_S = 600.0
 LOOK_S = 0.05
 JOINER = "n4"
+PHASES = {  # in words
+    "before": "before",
+    "fetch": "while a member fetches the state",
+    "stopped": "while it is stopped",
+    "after": "after",
+}
 
 
 @dataclass
@@ -63,7 +70,8 @@ class Load:
         self.took_ms[phase].append((time.perf_counter() - due) * 1000)
 
 
-async def catch_up(directory: Path) -> None:
+async def catch_up(directory: Path, _rounds: int) -> list[Row]:
+    """One run: a gibibyte is fetched once."""
     arguments = ("--catch-up-rate", str(RATE_BYTES_S))
     cluster = LocalCluster(directory / "catch_up", 3, arguments=arguments)
     try:
@@ -88,7 +96,7 @@ async def catch_up(directory: Path) -> None:
     finally:
         await cluster.stop()
     assert first_index > STATE_BYTES // MIB, "it was given the log, not the state"
-    _tell(load, peaks, joined_s, joiner)
+    return _rows(load, peaks, joined_s, joiner)
 
 
 async def _prepare(cluster: LocalCluster, client: Client) -> None:
@@ -147,23 +155,40 @@ async def _watch(cluster: LocalCluster, peaks: dict[str, int]) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-def _tell(load: Load, peaks: dict[str, int], joined_s: float, joiner: LocalMember) -> None:
+def _rows(load: Load, peaks: dict[str, int], joined_s: float, joiner: LocalMember) -> list[Row]:
     file_bytes = sum(file.stat().st_size for file in (joiner.data_dir / DATABASE).rglob("data.mdb"))
-    print(
-        f"catch up, {file_bytes / MIB:.0f} MiB of database fetched at {RATE_BYTES_S / MIB:.0f} MiB/s under "
-        f"{SWITCHES_S} switches a second; a voter after {joined_s:.0f} s; {load.failed} switches failed "
-        f"({load_average()}):"
+    went = (
+        f"{file_bytes / MIB:.0f} MiB of database fetched at {RATE_BYTES_S / MIB:.0f} MiB/s under {SWITCHES_S} switches "
+        f"a second; a voter after {joined_s:.0f} s; {load.failed} switches failed"
     )
-    before_ms, stopped_ms = (percentile_ms(load.took_ms[phase], 99) for phase in ("before", "stopped"))
-    for phase in ("before", "fetch", "stopped", "after"):
-        took_ms = load.took_ms[phase]
-        p99_ms = percentile_ms(took_ms, 99)
-        print(
-            f"  {phase:7}  {len(took_ms):6} switches: p50 {percentile_ms(took_ms, 50):.1f} ms, p99 {p99_ms:.1f} ms "
-            f"({p99_ms / before_ms:.1f} times that before, {p99_ms / stopped_ms:.1f} times that while it was stopped), "
-            f"max {max(took_ms):.0f} ms"
+    phases = tuple(f"{phase}: {_said(load.took_ms[phase])}" for phase in ("before", "fetch", "stopped", "after"))
+
+    def p99(phase: str, beside: str, bar: float | None = None, notes: tuple[str, ...] = ()) -> Row:
+        return Row(
+            question="catch_up",
+            shape=f"switches, {PHASES[phase]}, p99",
+            unit="ms",
+            ours=(percentile_ms(load.took_ms[phase], 99),),
+            peer=(percentile_ms(load.took_ms[beside], 99),),
+            peer_name=f"ours {PHASES[beside]}",
+            bar=bar,
+            notes=notes,
         )
-    others = max(peak for name, peak in peaks.items() if name != JOINER)
-    print(
-        f"  RssAnon at most {peaks[JOINER] / MIB:.0f} MiB in the one that joins, {others / MIB:.0f} MiB in the others"
-    )
+
+    def memory(shape: str, size_bytes: int, bar: float | None = None) -> Row:
+        return Row(
+            question="catch_up", shape=f"RssAnon at most, {shape}", unit="MiB", ours=(size_bytes / MIB,), bar=bar
+        )
+
+    return [
+        p99("fetch", "before", 3.0, (went, *phases)),
+        p99("fetch", "stopped"),
+        p99("after", "before"),
+        memory("the one that joins", peaks[JOINER], 300.0),
+        memory("the others", max(peak for name, peak in peaks.items() if name != JOINER)),
+    ]
+
+
+def _said(took_ms: Sequence[float]) -> str:
+    p50, p99 = (percentile_ms(took_ms, percent) for percent in (50, 99))
+    return f"{len(took_ms)} switches, p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {max(took_ms):.0f} ms"

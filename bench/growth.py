@@ -1,7 +1,8 @@
-"""What a caller waits for when there are a million versions, beside a cluster with a thousand.
+"""What a caller waits for with a thousand versions, a hundred thousand, and a million.
 
-Both are loaded in bulk through the product's own apply: the same number of versions for each workflow, so that only the
-number of workflows differs. The two run at the same time, and calls take turns.
+Each size is a cluster of its own, loaded in bulk through the product's own apply. All run at the same time and calls
+take turns, so a ratio is of clusters that share the machine. BENCH_GROWTH_WORKFLOWS makes it smaller: the most
+workflows, of a hundred versions each. After a full run bench/growth.svg is drawn anew.
 """
 
 from __future__ import annotations
@@ -10,20 +11,24 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import cast
 
+from bench import plot
 from bench.bulk import load_founders, publish_versions
-from bench.processes import MIB, anonymous_bytes, load_average
+from bench.report import HERE, Row, spread
+from bench.resources import MIB, anonymous_bytes
+from bench.rounds import take_turns
 from registry.cli.local_cluster import LocalCluster
 from registry.client import Client
 
-EACH = 100  # versions of a workflow
-FEW, MANY = 10, int(os.environ.get("BENCH_GROWTH_WORKFLOWS", "10000"))
-TURNS, TURN = 10, 20
-PAGE = 10  # rows: there are so many of everything in the small one too
+FULL = 10_000
+MANY = int(os.environ.get("BENCH_GROWTH_WORKFLOWS") or FULL)
+SIZES = ((100, 10), (MANY // 10, 100), (MANY, 100))  # workflows, with a pointer each; versions of each
+TURNS_A_ROUND, TURN = 2, 20
+PAGE = 10  # rows: there are so many of everything in the smallest too
 Call = Callable[[Client, str, int], Awaitable[object]]
 
 
@@ -32,7 +37,7 @@ async def _publish(client: Client, workflow: str, number: int) -> None:
 
 
 async def _switch(client: Client, workflow: str, number: int) -> None:
-    await client.switch(workflow, 1 + number % EACH, reason="bench")
+    await client.switch(workflow, 1 + number % PAGE, reason="bench")
 
 
 async def _taken(rows: AsyncIterator[object], count: int = PAGE) -> None:
@@ -42,6 +47,7 @@ async def _taken(rows: AsyncIterator[object], count: int = PAGE) -> None:
             count -= 1
             if not count:
                 return
+    raise AssertionError(f"{count} rows are missing of a page of {PAGE}")
 
 
 async def _workflows(client: Client, workflow: str, number: int) -> None:
@@ -68,20 +74,20 @@ CALLS: dict[str, Call] = {
 class Loaded:
     """One cluster with so many workflows."""
 
-    def __init__(self, directory: Path, workflows: int) -> None:
-        self.workflows = workflows
-        self.cluster = LocalCluster(directory / f"w{workflows}", 3)
-        self.client = Client(self.cluster.endpoints)
-        self.took_ms: dict[str, list[float]] = {name: [] for name in CALLS}
+    def __init__(self, directory: Path, workflows: int, each: int) -> None:
+        self.versions = workflows * each
         self.start_s: list[float] = []
+        self.cluster = LocalCluster(directory / f"v{self.versions}-{workflows}", 3)
+        self.client = Client(self.cluster.endpoints)
+        self._workflows, self._each = workflows, each
         self._called = 0
 
     async def load(self) -> None:
         async with self.cluster:
             await self.client.publish("bench/first", b"{}")
-        began = time.perf_counter()
-        load_founders(self.cluster, lambda environment: publish_versions(environment, self.workflows, EACH))
-        print(f"  loaded {self.workflows * EACH} versions in {time.perf_counter() - began:.0f} s", flush=True)
+        load_founders(
+            self.cluster, lambda environment: publish_versions(environment, self._workflows, self._each, PAGE)
+        )
 
     async def start(self) -> None:
         """All together, then each alone while the others run."""
@@ -97,33 +103,84 @@ class Loaded:
             member.kill()
             self.start_s.append(await one(name))
 
-    async def turn(self) -> None:
+    async def turn(self) -> dict[str, float]:
+        """Median of each call, in milliseconds."""
+        p50_ms = {}
         for name, call in CALLS.items():
+            took_ms = []
             for _ in range(TURN):
-                workflow = f"bulk/w{self._called * 7919 % self.workflows:05}"
+                workflow = f"bulk/w{self._called * 7919 % self._workflows:05}"
                 began = time.perf_counter()
                 await call(self.client, workflow, self._called)
-                self.took_ms[name].append((time.perf_counter() - began) * 1000)
+                took_ms.append((time.perf_counter() - began) * 1000)
                 self._called += 1
+            p50_ms[name] = statistics.median(took_ms)
+        return p50_ms
+
+    async def stop(self) -> None:
+        await self.client.close()
+        await self.cluster.stop()
+
+    def anonymous_bytes(self) -> int:
+        return max(map(anonymous_bytes, self.cluster.members.values()))
 
 
-async def growth(directory: Path) -> None:
-    print(f"growth, {FEW * EACH} and {MANY * EACH} versions, three members each ({load_average()}):", flush=True)
-    few, many = Loaded(directory, FEW), Loaded(directory, MANY)
-    for each in (few, many):
-        await each.load()
+async def growth(directory: Path, rounds: int) -> list[Row]:
+    clusters = [Loaded(directory, *size) for size in SIZES]
     try:
-        for each in (few, many):
+        for each in clusters:
+            await each.load()
+        for each in clusters:
             await each.start()
-        for _ in range(TURNS):
-            for each in (few, many):
-                await each.turn()
-        memory = max(anonymous_bytes(member) for member in many.cluster.members.values())
+        for each in clusters:
+            await each.turn()  # opens its connections
+        sides = {str(number): each.turn for number, each in enumerate(clusters)}
+        found = list((await take_turns(sides, rounds * TURNS_A_ROUND)).values())
+        memory = [each.anonymous_bytes() for each in clusters]
     finally:
-        for each in (few, many):
-            await each.client.close()
-            await each.cluster.stop()
-    for name in CALLS:
-        small, large = (statistics.median(each.took_ms[name]) for each in (few, many))
-        print(f"  {name:24} p50 {small:6.2f} ms and {large:6.2f} ms: {large / small:.2f} times")
-    print(f"  start {min(many.start_s):.2f} to {max(many.start_s):.2f} s, RssAnon at most {memory / MIB:.0f} MiB")
+        for each in clusters:
+            await each.stop()
+    versions = [each.versions for each in clusters]
+    if MANY == FULL:
+        points = {
+            name: [
+                (x, statistics.median(turn[name] for turn in turns)) for x, turns in zip(versions, found, strict=True)
+            ]
+            for name in CALLS
+        }
+        drawn = plot.lines("What a caller waits for", "versions in the registry", "p50, ms", points)
+        (HERE / "growth.svg").write_text(drawn)
+    return [*(_call(name, versions, found) for name in CALLS), _start(clusters, memory)]
+
+
+def _call(name: str, versions: Sequence[int], found: Sequence[Sequence[dict[str, float]]]) -> Row:
+    few, *between, many = [tuple(turn[name] for turn in turns) for turns in found]
+    return Row(
+        question="growth",
+        shape=f"{name}, p50 at {versions[-1]:,} versions",
+        unit="ms",
+        ours=many,
+        peer=few,
+        peer_name=f"ours at {versions[0]:,}",
+        bar=1.3,
+        notes=tuple(f"at {count:,}: {spread(turns)} ms" for count, turns in zip(versions[1:-1], between, strict=True)),
+    )
+
+
+def _start(clusters: Sequence[Loaded], memory: Sequence[int]) -> Row:
+    """From exec to ready."""
+    *others, most = clusters
+    return Row(
+        question="growth",
+        shape=f"start of a member with {most.versions:,} versions",
+        unit="s",
+        ours=tuple(most.start_s),
+        bar=5.0,
+        notes=(
+            *(f"with {each.versions:,}: {spread(each.start_s)} s" for each in others),
+            "RssAnon at most "
+            + ", ".join(
+                f"{size / MIB:.0f} MiB with {each.versions:,}" for each, size in zip(clusters, memory, strict=True)
+            ),
+        ),
+    )

@@ -6,28 +6,46 @@ import asyncio
 import time
 from pathlib import Path
 
-from bench.processes import commits, cpu_s, load_average
+from bench.report import Row
+from bench.resources import commits, cpu_s
 from registry.cli.local_cluster import LocalCluster
 from registry.client import Client
 
-SETTLE_S, MEASURE_S = 5.0, 60.0
+SETTLE_S, MEASURE_S = 5.0, 30.0
+BAR_PERCENT = 2.0
 
 
-async def idle(directory: Path) -> None:
+async def idle(directory: Path, turns: int) -> list[Row]:
+    percent: list[dict[str, float]] = []  # by member, one each turn
+    syncs: list[dict[str, int]] = []
     async with LocalCluster(directory / "idle", 3) as cluster:
         async with Client(cluster.endpoints) as client:
             leader = (await client.status()).leader
         await asyncio.sleep(SETTLE_S)
-        members = list(cluster.members.values())
-        before = [(cpu_s(member), commits(member)) for member in members]
-        began = time.monotonic()
-        await asyncio.sleep(MEASURE_S)
-        took_s = time.monotonic() - began
-        after = [(cpu_s(member), commits(member)) for member in members]
-    print(f"idle, three members, {took_s:.0f} s without a call ({load_average()}):")
-    for member, (cpu_before, commits_before), (cpu_after, commits_after) in zip(members, before, after, strict=True):
-        role = "leader" if member.name == leader else "follower"
-        print(
-            f"  {member.name} {role:8}  {100 * (cpu_after - cpu_before) / took_s:4.1f} % of a core, "
-            f"{commits_after - commits_before} syncs"
-        )
+        for _ in range(turns):
+            before, began_s = _now(cluster), time.monotonic()
+            await asyncio.sleep(MEASURE_S)
+            after, took_s = _now(cluster), time.monotonic() - began_s
+            percent.append({name: 100 * (after[name][0] - before[name][0]) / took_s for name in after})
+            syncs.append({name: after[name][1] - before[name][1] for name in after})
+    followers = [name for name in cluster.members if name != leader]
+    return [
+        _row("the leader", [each[leader] for each in percent]),
+        _row("the busier follower", [max(each[name] for name in followers) for each in percent]),
+        Row(
+            question="idle",
+            shape=f"the member that syncs most, in {MEASURE_S:.0f} s",
+            unit="syncs",
+            ours=tuple(max(each.values()) for each in syncs),
+        ),
+    ]
+
+
+def _now(cluster: LocalCluster) -> dict[str, tuple[float, int]]:
+    """CPU seconds and commits of each member."""
+    return {name: (cpu_s(member), commits(member)) for name, member in cluster.members.items()}
+
+
+def _row(who: str, percent: list[float]) -> Row:
+    shape = f"{who}, {MEASURE_S:.0f} s without a call"
+    return Row(question="idle", shape=shape, unit="% of a core", ours=tuple(percent), bar=BAR_PERCENT)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.bulk import append_entries, load_founders
-from bench.processes import MIB, anonymous_bytes, load_average
+from bench.report import Row, spread
+from bench.resources import MIB, anonymous_bytes
 from bench.summary import percentile_ms
 from cluster.limits import FLOW
 from registry.cli.local_cluster import LocalCluster, LocalMember
@@ -84,7 +86,8 @@ class Measured:
         await self.cluster.stop()
 
 
-async def long_log(directory: Path) -> None:
+async def long_log(directory: Path, _rounds: int) -> list[Row]:
+    """One run: what is trimmed cannot be trimmed again."""
     short, long = Measured(directory, "short"), Measured(directory, "long")
     try:
         for measured in (short, long):
@@ -104,12 +107,43 @@ async def long_log(directory: Path) -> None:
     finally:
         for measured in (short, long):
             await measured.stop()
-    print(f"long log, {turns * TURN} switches by one caller on each cluster in turns ({load_average()}):")
-    for measured in (short, long):
-        before, after = kept[measured.name]
-        print(
-            f"  {measured.name:5}  log {before:>9,} -> {after:>9,} entries; start {min(measured.start_s):.2f} to "
-            f"{max(measured.start_s):.2f} s; RssAnon at most {measured.anonymous_bytes / MIB:.0f} MiB; switch p50 "
-            f"{percentile_ms(measured.took_ms, 50):.1f} ms, p99 {percentile_ms(measured.took_ms, 99):.1f} ms; "
-            f"longest gap between two {max(measured.gaps_ms):.1f} ms"
+    went = "; ".join(f"{name}: {before:,} -> {after:,}" for name, (before, after) in kept.items())
+    return _rows(short, long, f"entries in the log, {turns * TURN} switches on each cluster in turns: {went}")
+
+
+def _rows(short: Measured, long: Measured, went: str) -> list[Row]:
+    """What has a bar of its own has it without a peer; the short log's figure is told."""
+
+    def beside(shape: str, unit: str, figure: Callable[[Measured], float]) -> Row:
+        return Row(
+            question="long_log",
+            shape=shape,
+            unit=unit,
+            ours=(figure(long),),
+            peer=(figure(short),),
+            peer_name="ours with a short log",
         )
+
+    started = Row(
+        question="long_log",
+        shape=f"start of a member with {ENTRIES:,} entries",
+        unit="s",
+        ours=tuple(long.start_s),
+        bar=5.0,
+        notes=(f"with a short log {spread(short.start_s)} s", went),
+    )
+    longest = Row(
+        question="long_log",
+        shape="longest time between two switches of one caller, while it trims",
+        unit="ms",
+        ours=(max(long.gaps_ms),),
+        bar=50.0,
+        notes=(f"with a short log {max(short.gaps_ms):.1f} ms",),
+    )
+    return [
+        started,
+        longest,
+        beside("switch by one caller, p50", "ms", lambda each: percentile_ms(each.took_ms, 50)),
+        beside("switch by one caller, p99", "ms", lambda each: percentile_ms(each.took_ms, 99)),
+        beside("RssAnon at most", "MiB", lambda each: each.anonymous_bytes / MIB),
+    ]

@@ -1,0 +1,181 @@
+"""One switch to thousands of agents that wait on one member, beside etcd's watch on as many connections.
+
+Time: from just before the switch (etcd: the put) is sent to the last agent having its instruction, so a commit is in
+it. The agents are one process, the member another; the two take turns with etcd. Then what waiting costs while nothing
+happens, and the bytes of instructions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench import instructions, rounds, waiting
+from bench.etcd import PUTS, Etcd, Watched, missing
+from bench.report import Row
+from bench.resources import MIB, anonymous_bytes, pid, thread_cpu_s
+from bench.waiting import Heard, crowd
+from registry.cli.local_cluster import LocalMember
+from registry.client import Client, TlsConfig
+
+
+class Peer(NamedTuple):
+    connections: int  # of etcd's watchers
+    bar: float
+
+
+BESIDE = {1000: (Peer(1000, 0.5),), 5000: (Peer(5000, 0.5), Peer(100, 1.0))}  # by the number of agents
+MEMORY_BAR = 0.1
+ALONE = 1000
+SWITCHES = 4  # in a round
+IDLE_AGENTS, IDLE_S, IDLE_BAR_PERCENT, NOBODY_SWITCHES = 10_000, 60.0, 5.0, 100
+
+
+async def fan_out(directory: Path, turns: int) -> list[Row]:
+    rows = []
+    for count in BESIDE:
+        rows += await _beside_etcd(directory, count, turns)
+    async with waiting.one_member(directory / "alone") as (member, client):
+        rows.append(await _alone("gRPC Poll", member, client, turns, address=member.address, grpc=True))
+        await waiting.until_waiting([member], 0)
+        rows.append(await _idle(member, client))
+        rows += await instructions.sizes(member, client)
+    if shutil.which("openssl") is not None:
+        files = _certificates(directory)
+        tls = (files.ca, files.cert, files.key)
+        async with waiting.one_member(directory / "tls", files) as (member, client):
+            rows.append(await _alone("HTTP with TLS", member, client, turns, tls=tls))
+    return rows
+
+
+async def _beside_etcd(directory: Path, count: int, turns: int) -> list[Row]:
+    heard: list[Heard] = []
+    async with AsyncExitStack() as stack:
+        member, client = await stack.enter_async_context(waiting.one_member(directory / f"ours-{count}"))
+
+        async def mine() -> Watched:
+            before_bytes = anonymous_bytes(member)
+            async with crowd(member, count=count) as agents:
+                found, size_bytes = await waiting.switched(agents, client, member, SWITCHES)
+            await waiting.until_waiting([member], 0)
+            heard.extend(found)
+            last_ms, cpu_ms = _medians(found)
+            return Watched(last_ms, cpu_ms, (size_bytes - before_bytes) / count)
+
+        sides: dict[str, Callable[[], Awaitable[Watched]]] = {"ours": mine}
+        if not missing():
+            etcd = await stack.enter_async_context(Etcd(directory / f"etcd-{count}", members=1))
+            sides |= {str(peer.connections): partial(etcd.watch, count, peer.connections) for peer in BESIDE[count]}
+        found = await rounds.take_turns(sides, turns)
+    own, *_ = BESIDE[count]
+    timed = [_timed(count, peer, found["ours"], found.get(str(peer.connections), []), heard) for peer in BESIDE[count]]
+    return [*timed, _memory(count, own, found["ours"], found.get(str(own.connections), []))]
+
+
+def _timed(count: int, peer: Peer, ours: list[Watched], theirs: list[Watched], heard: list[Heard]) -> Row:
+    if theirs:
+        cpu_ms = statistics.median(each.cpu_ms for each in theirs)
+        about_peer = f"etcd: CPU of the server {cpu_ms:.0f} ms an event; a value is the median of {PUTS} puts"
+    else:
+        about_peer = f"etcd left out: {missing()}"
+    return Row(
+        question="fan_out",
+        shape=f"{count:,} agents by HTTP until the last one knows, etcd's on {peer.connections:,} connections",
+        unit="ms",
+        ours=tuple(each.last_ms for each in ours),
+        peer=tuple(each.last_ms for each in theirs),
+        peer_name="etcd",
+        bar=peer.bar,
+        notes=(f"{waiting.said(heard)}; a value is the median of {SWITCHES} switches", about_peer),
+    )
+
+
+def _memory(count: int, peer: Peer, ours: list[Watched], theirs: list[Watched]) -> Row:
+    def most_kib(found: Iterable[Watched]) -> tuple[float, ...]:
+        sizes = [each.agent_bytes / 1024 for each in found]
+        return (max(sizes),) if sizes else ()
+
+    return Row(
+        question="fan_out",
+        shape=f"memory of the member for one of {count:,} agents that wait, {peer.connections:,} connections",
+        unit="KiB",
+        ours=most_kib(ours),
+        peer=most_kib(theirs),
+        peer_name="etcd",
+        bar=MEMORY_BAR,
+        notes=("the most of all rounds: later ones use again what earlier ones have left free",),
+    )
+
+
+async def _alone(how: str, member: LocalMember, client: Client, turns: int, **options: Any) -> Row:
+    before_bytes = anonymous_bytes(member)
+    async with crowd(member, count=ALONE, **options) as agents:
+        heard, size_bytes = await waiting.switched(agents, client, member, turns * SWITCHES)
+    by_turn = [heard[first : first + SWITCHES] for first in range(0, len(heard), SWITCHES)]
+    return Row(
+        question="fan_out",
+        shape=f"{ALONE:,} agents by {how} until the last one knows",
+        unit="ms",
+        ours=tuple(_medians(each)[0] for each in by_turn),
+        notes=(f"{waiting.said(heard)}; {(size_bytes - before_bytes) / ALONE / 1024:.1f} KiB of the member an agent",),
+    )
+
+
+def _medians(heard: list[Heard]) -> tuple[float, float]:
+    return statistics.median(each.last_ms for each in heard), statistics.median(each.cpu_ms for each in heard)
+
+
+async def _idle(member: LocalMember, client: Client) -> Row:
+    async with crowd(member, count=IDLE_AGENTS) as agents:
+        pointer = await client.pointer(waiting.WORKFLOW)
+        await agents.wait(generation=pointer.generation, digest=pointer.digest)
+        size_bytes = anonymous_bytes(member)
+        began_s, cpu_s = time.monotonic(), thread_cpu_s(pid(member))
+        await asyncio.sleep(IDLE_S)
+        idle_s, took_s = thread_cpu_s(pid(member)) - cpu_s, time.monotonic() - began_s
+        await client.publish("bench/nobody", b"{}")
+        nobody_ms = await _switch_unfollowed(member, client, 0)
+        await client.publish("bench/nobody", b"[]")
+    await waiting.until_waiting([member], 0)
+    empty_ms = await _switch_unfollowed(member, client, NOBODY_SWITCHES)
+    return Row(
+        question="fan_out",
+        shape=f"{IDLE_AGENTS:,} agents wait by HTTP, {IDLE_S:.0f} s",
+        unit="% of a core",
+        ours=(100 * idle_s / took_s,),
+        bar=IDLE_BAR_PERCENT,
+        notes=(
+            f"the member holds {size_bytes / MIB:.0f} MiB in all; a switch of a pointer that nobody follows: "
+            f"{nobody_ms:.2f} ms of its CPU, {empty_ms:.2f} ms without any agent",
+        ),
+    )
+
+
+async def _switch_unfollowed(member: LocalMember, client: Client, generation: int) -> float:
+    """Milliseconds of the member's CPU for one switch."""
+    cpu_s = thread_cpu_s(pid(member))
+    for number in range(NOBODY_SWITCHES):
+        await client.switch("bench/nobody", 1, reason="bench", expected_generation=generation + number)
+    return (thread_cpu_s(pid(member)) - cpu_s) * 1000 / NOBODY_SWITCHES
+
+
+def _certificates(directory: Path) -> TlsConfig:
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    (directory / "san").write_text("subjectAltName=IP:127.0.0.1")
+    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-days", "1", "-extfile", "san")
+    for arguments in (
+        ("req", "-x509", *curve, "-days", "1", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem"),
+        ("req", *curve, "-subj", "/CN=bench", "-keyout", "key.pem", "-out", "request.pem"),
+        ("x509", "-req", "-in", "request.pem", *signing, "-out", "cert.pem"),
+    ):
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+    ca, cert, key = (str(directory / name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    return TlsConfig(ca=ca, cert=cert, key=key)
