@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
@@ -82,9 +82,14 @@ async def request(
         raise NoReply(str(problem) or type(problem).__name__, sent=sent) from None
 
 
-@lru_cache(maxsize=8)
 def _context(ca_file: Path | None) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=ca_file)
+    """Read each time: authorities are rotated."""
+    return _of_system() if ca_file is None else ssl.create_default_context(cafile=ca_file)
+
+
+@cache
+def _of_system() -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 def _head(method: str, parts: SplitResult, headers: Mapping[str, str], content: Path | bytes | None) -> bytes:

@@ -35,6 +35,7 @@ from registry.core.errors import RegistryError
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
 FOLLOW_TABLES = f"{__name__}.follow_tables"
+SHOWN = {"current": "LIVE", "stale": "STALE", "error": "ERROR"}  # states, for people
 
 
 class DefaultRun(click.Group):
@@ -220,7 +221,12 @@ def _home(state_dir: Path) -> Home:
 @STATE_DIR
 @OUTPUT
 def status_command(state_dir: Path, output: str) -> None:
-    """What the agent runs, from its state directory: works without network and without the agent."""
+    """What the agent runs, from its state directory: works without network and without the agent.
+
+    LIVE: the registry was heard lately; for how long what runs has been confirmed. STALE: nothing was heard of the
+    registry for 90 seconds, and for how long; what runs may be outdated. ERROR: what is wrong stands below. With
+    -o json the state is current, stale or error.
+    """
     try:
         found = status(_home(state_dir), time.time())
     except (HomeError, OSError) as problem:
@@ -302,7 +308,7 @@ def _print_table(found: dict[str, Any]) -> None:
 def _state(follow: dict[str, Any]) -> str:
     age = "" if follow["age_s"] is None else f" for {follow['age_s']} s"
     step = "" if follow["step"] == State.IDLE else f", {follow['step']} of version {follow['next']['version']}"
-    return f"{follow['state']}{age}{step}"
+    return f"{SHOWN[follow['state']]}{age}{step}"
 
 
 def _log_to_stderr(form: str, level: str) -> None:

@@ -15,7 +15,8 @@ def status(home: Home, now_s: float) -> dict[str, Any]:
     last_contact_s, last_error, last_good}], callbacks}. `now_s`: unix time. generation, version and digest are of what
     the target shows, 0 and empty: of nothing.
 
-    state: current; stale (no contact for limits.STALE_AFTER_S, what runs may be outdated); error (see last_error).
+    state: current (the table says LIVE); stale (no contact for limits.STALE_AFTER_S, what runs may be outdated); error
+    (see last_error).
     age_s: for how long what runs has been confirmed (current), nothing was heard (stale), or the error lasts (error);
     None: not known. step: what the machine does, a transitions.State; next: {generation, version, not_before_ms} of
     what it is about, or None. last_contact_s is None before the first contact; last_error None without one.

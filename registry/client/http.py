@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from registry.client.http_messages import Frames, Implausible, Refusal
 from registry.client.values import TlsConfig
 from registry.core.commands import Ack
 from registry.core.delivery import Poll, PollReply
-from registry.core.errors import Ambiguous, Reason, RegistryError, Rejected, Unavailable
+from registry.core.errors import Ambiguous, Invalid, Reason, RegistryError, Rejected, Unavailable
 
 T = TypeVar("T")
 Attempt = Callable[[Address], Awaitable[T]]
@@ -37,7 +38,8 @@ class HttpClient:
     `endpoints`: http:// or https:// addresses of members, also as one text with commas. A call goes to the member that
     answered last, and to each of the others once when that one fails; a refusal counts when nobody says otherwise.
     What failed is asked again later and later, by the clock of the client and not of the call. Nothing that a member
-    sends is believed, or kept in memory past what was asked for. Raises Invalid for endpoints and TLS files.
+    sends is believed, or kept in memory past what was asked for. TLS files that were rotated count from the next
+    connection on. Raises Invalid for endpoints and TLS files.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class HttpClient:
         """`on_failed_attempt(address, error)` is told of every member that failed."""
         self._random = random or Random()
         self._members = Members(endpoints.split(",") if isinstance(endpoints, str) else endpoints, self._random)
+        self._tls, self._stamp = tls, http_members.stamp(tls)
         self._context = http_members.context(self._members.addresses, tls)
         self._on_failed_attempt = on_failed_attempt
         self._free: list[tuple[Address, Connection, asyncio.TimerHandle]] = []
@@ -232,9 +235,17 @@ class HttpClient:
     async def _connect(self, member: Address) -> Connection:
         try:
             async with asyncio.timeout(limits.HTTP_CONNECT_S):
-                return await connect(member.host, member.port, self._context if member.tls else None)
+                return await connect(member.host, member.port, self._trusted() if member.tls else None)
         except TimeoutError:
             raise BrokenConnection(f"no connection within {limits.HTTP_CONNECT_S:g} s") from None
+
+    def _trusted(self) -> ssl.SSLContext | None:
+        """Of the files as they are now: they are rotated. While what is there cannot be used, of those before."""
+        if (found := http_members.stamp(self._tls)) != self._stamp:
+            with suppress(Invalid):
+                self._context = http_members.context(self._members.addresses, self._tls)
+                self._stamp = found
+        return self._context
 
     def _take(self, member: Address) -> Connection | None:
         if self._closed:

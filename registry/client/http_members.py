@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import ssl
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,19 @@ def context(addresses: Collection[Address], tls: TlsConfig | None) -> ssl.SSLCon
         ) from None
     made.set_alpn_protocols(["http/1.1"])
     return made
+
+
+def stamp(tls: TlsConfig | None) -> list[tuple[int, int, int] | None]:
+    """Another one once a file was replaced or written. None: of one that is not there."""
+    return [] if tls is None else [_stamp(file) for file in (tls.ca, tls.cert, tls.key) if file]
+
+
+def _stamp(file: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @dataclass

@@ -73,6 +73,7 @@ async def test_follows_a_real_member_and_tells_it_what_runs(tmp_path: Path) -> N
     assert (found["state"], found["version"]) == ("error", 1)
     table = invoke("status", "--state-dir", state_dir).stdout
     assert "PROBE_FAILED at generation 2" in table
+    assert "ERROR for" in table
     log = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines()]
     assert [line["event"] for line in log][-1] == "agent stopped"
 

@@ -22,6 +22,7 @@ from registry.agent.http import NoReply, request
 from registry.agent.targets.http import retry
 from tests.integration.agent_bench import WORKFLOW, Edge, shorten_waits, until
 from tests.integration.fake_registry import FakeRegistry
+from tests.integration.test_client_tls import certificates
 from tests.unit.agent.receiver import Receiver
 
 OTHER = "support/router"
@@ -313,7 +314,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return directory / "cert.pem", directory / "key.pem"
 
 
-async def test_a_server_is_believed_only_by_its_certificate(certificate: tuple[Path, Path]) -> None:
+async def test_a_server_is_believed_only_by_its_certificate(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     cert, key = certificate
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(cert, key)
@@ -325,5 +326,10 @@ async def test_a_server_is_believed_only_by_its_certificate(certificate: tuple[P
         assert not refused.value.sent
         with pytest.raises(NoReply, match="certificate verify failed"):
             await request("POST", url.replace("127.0.0.1", "localhost"), timeout_s=5, ca_file=cert)
+        rotated = Path(str(certificates(tmp_path).ca))
+        with pytest.raises(NoReply, match="certificate verify failed"):
+            await request("POST", url, timeout_s=5, ca_file=rotated)
+        rotated.write_bytes(cert.read_bytes())
+        assert (await request("POST", url, timeout_s=5, ca_file=rotated)).status == 204
     with pytest.raises(NoReply, match="No such file"):
         await request("POST", url, timeout_s=5, ca_file=cert.with_name("missing.pem"))

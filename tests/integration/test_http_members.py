@@ -59,6 +59,26 @@ async def test_tls(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+async def test_rotated_files_count_from_the_next_connection_on(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+    before, after = certificates(first), certificates(second)
+    shutil.copytree(first, tmp_path / "edge")
+    ca, cert, key = (str(tmp_path / "edge" / name) for name in ("ca.pem", "all.pem", "all.key"))
+    async with LocalCluster(tmp_path / "cluster", 1, tls=before) as cluster:
+        client = HttpClient(faces(cluster, "https"), tls=TlsConfig(ca=ca, cert=cert, key=key))
+        assert (await client.poll(POLL, timeout_s=5))[0].cluster_id
+    (tmp_path / "edge" / "all.pem").write_bytes((second / "all.pem").read_bytes())
+    async with LocalCluster(tmp_path / "cluster", 1, tls=before):
+        assert (await client.poll(POLL, timeout_s=5))[0].cluster_id, "half of a rotation: those before still serve"
+    shutil.copytree(second, tmp_path / "edge", dirs_exist_ok=True)
+    async with LocalCluster(tmp_path / "cluster", 1, tls=after):
+        assert (await client.poll(POLL, timeout_s=5))[0].cluster_id
+    await client.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 async def test_who_never_finishes_the_handshake_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HTTP_HANDSHAKE_S", 0.1)
     certificates(tmp_path)
@@ -76,6 +96,19 @@ async def test_who_never_finishes_the_handshake_is_let_go(tmp_path: Path, monkey
 async def live(client: Client, data: bytes) -> None:
     version = await client.publish(WORKFLOW, data, kind="binary")
     await client.switch(WORKFLOW, version.number, reason="test")
+
+
+async def test_a_member_that_has_just_started_answers_before_anything_is_committed(tmp_path: Path) -> None:
+    async with LocalCluster(tmp_path / "cluster", 1) as cluster:
+        async with Client(cluster.endpoints) as client:
+            await live(client, b"one")
+        for generation in (0, 1):
+            await cluster.restart("n1")
+            async with HttpClient(faces(cluster)) as http:
+                holding = Holding(workflow=WORKFLOW, generation=generation)
+                reply, _ = await http.poll(Poll(agent="edge-1", epoch=1, follows=(holding,)), timeout_s=5)
+                assert reply.cluster_id
+                assert [each.generation for each in reply.instructions] == [1][generation:]
 
 
 async def test_an_agent_through_the_death_of_the_member_it_polls(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from msgspec import structs
 
 from registry.agent import files
 from registry.agent.guards import Identity, digest_of
 from registry.agent.home import AgentFile, Home, HomeError
 from registry.agent.journal import Failure, Record, of_target
+from registry.agent.main import main
 from registry.agent.status import status
 from registry.agent.transitions import Code
 from registry.core.limits import CONTENT_BYTES_CEILING
@@ -179,6 +183,25 @@ def test_status_says_what_the_contract_says(home: Home) -> None:
     }
     assert (second["state"], second["generation"], second["last_good"]) == ("current", 0, None)
     assert status(home, 1091.0)["follows"][1]["state"] == "stale"
+
+
+def test_people_read_states_with_their_ages(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 10_000.0)
+    follows = ((WORKFLOW, "active"), ("a/b", "active"))
+    home.save_agent(AgentFile(agent="edge-1", incarnation="i", identity=Identity(cluster_id="c1"), follows=follows))
+    good = of_target(instruction(3), now_ms=3_000_000)
+    failure = Failure(generation=4, version=4, code=Code.PROBE_FAILED, detail="", since_ms=5_000_000)
+    home.save_record(Record(workflow=WORKFLOW, pointer="active", path="/srv/x", running=good))
+    home.save_record(Record(workflow="a/b", pointer="active", path="/srv/y", running=good, failure=failure))
+
+    def states() -> list[str]:
+        arguments = ["status", "--state-dir", str(home.directory)]
+        return re.findall("[A-Z]+ for [0-9]+ s", CliRunner().invoke(main, arguments, env={"COLUMNS": "200"}).stdout)
+
+    home.touch_contact(9_990.0)
+    assert states() == ["LIVE for 7000 s", "ERROR for 5000 s"]
+    home.touch_contact(9_000.0)
+    assert states() == ["STALE for 1000 s", "ERROR for 5000 s"]
 
 
 def test_large_content_arrives_in_a_file_and_takes_its_place(home: Home) -> None:

@@ -73,6 +73,8 @@ def contacts(machine: Machine, *sessions: str, start_ms: int = 1) -> LastContact
         ("ABBA", 4),
         ("ABACC", 3),
         ("ABAAB", 5),
+        ("ABCABC", 0),  # each could be a new start
+        ("ABCAC", 5),
     ],
 )
 def test_a_session_that_comes_back_after_another_one_means_twins(
