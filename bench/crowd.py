@@ -47,7 +47,8 @@ class Order(msgspec.Struct):
 
 
 class Crowd(msgspec.Struct):
-    """`wait_ms`: from, to. `tls`: files of authority, certificate and key; empty: without."""
+    """`wait_ms`: from, to. `tls`: files of authority, certificate and key; empty: without. By gRPC: `channels` that the
+    agents share, 0: each its own; and `spread_s`, over which an order's polls come."""
 
     address: str
     count: int
@@ -55,6 +56,8 @@ class Crowd(msgspec.Struct):
     wait_ms: tuple[int, int] = (45_000, 60_000)
     inline_bytes: int = 0
     grpc: bool = False
+    channels: int = 0
+    spread_s: float = 0.0
     tls: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
@@ -140,9 +143,8 @@ class HttpAgent(asyncio.Protocol):
 
 
 class GrpcAgent:
-    def __init__(self, crowd: Crowd, name: str, told: Told) -> None:
+    def __init__(self, crowd: Crowd, name: str, told: Told, channel: grpc.aio.Channel) -> None:
         self._crowd, self._name, self._told = crowd, name, told
-        channel = grpc.aio.insecure_channel(crowd.address, [("grpc.use_local_subchannel_pool", 1)])
         self._stub: Any = agent_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call]
         self._task: asyncio.Task[None]
 
@@ -156,6 +158,7 @@ class GrpcAgent:
         request = agent_pb2.PollRequest(
             agent=self._name, session="s1", epoch=1, follows=[holding], inline_bytes=self._crowd.inline_bytes
         )
+        await asyncio.sleep(random.uniform(0, self._crowd.spread_s))
         while True:
             request.wait_ms = random.randint(*self._crowd.wait_ms)
             reply = await self._stub.Poll(request, timeout=90.0, wait_for_ready=True)
@@ -225,7 +228,8 @@ async def _agents(crowd: Crowd, told: Told) -> list[HttpAgent | GrpcAgent | Clie
         turn = asyncio.Semaphore(CONNECT_AT_ONCE)
         return [ClientAgent(crowd, name, told, turn) for name in names]
     if crowd.grpc:
-        return [GrpcAgent(crowd, name, told) for name in names]
+        channels = [_channel(crowd.address) for _ in range(crowd.channels or crowd.count)]
+        return [GrpcAgent(crowd, name, told, channels[at % len(channels)]) for at, name in enumerate(names)]
     context = None
     if crowd.tls:
         authority, certificate, key = crowd.tls
@@ -243,6 +247,10 @@ async def _agents(crowd: Crowd, told: Told) -> list[HttpAgent | GrpcAgent | Clie
         )
         agents += [agent for _, agent in made]
     return agents
+
+
+def _channel(address: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
 
 
 async def main(crowd: Crowd) -> None:

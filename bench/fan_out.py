@@ -21,32 +21,44 @@ from typing import Any, NamedTuple
 from bench import instructions, rounds, waiting
 from bench.etcd import PUTS, Etcd, Watched, missing
 from bench.report import Row
-from bench.resources import MIB, anonymous_bytes, pid, thread_cpu_s
-from bench.waiting import Heard, crowd
+from bench.resources import MIB, anonymous_bytes, cpu_s, pid, thread_cpu_s
+from bench.waiting import Agents, Heard, crowd
 from registry.cli.local_cluster import LocalMember
 from registry.client import Client, TlsConfig
 
 
 class Peer(NamedTuple):
     connections: int  # of etcd's watchers
-    bar: float
+    bar: float | None
 
 
-BESIDE = {1000: (Peer(1000, 0.5),), 5000: (Peer(5000, 0.5), Peer(100, 1.0))}  # by the number of agents
+class Beside(NamedTuple):
+    agents: int
+    workers: int
+    peers: tuple[Peer, ...]
+
+
+BESIDE = (
+    Beside(1000, 0, (Peer(1000, 0.5),)),
+    Beside(5000, 0, (Peer(5000, 0.5), Peer(100, None))),
+    Beside(5000, 2, (Peer(100, 1.0),)),
+)
 MEMORY_BAR = 0.1
 ALONE = 1000
 SWITCHES = 4  # in a round
 IDLE_AGENTS, IDLE_S, IDLE_BAR_PERCENT, NOBODY_SWITCHES = 10_000, 60.0, 5.0, 100
+GRPC_CHANNELS, GRPC_SPREAD_S = 100, 10.0
 
 
 async def fan_out(directory: Path, turns: int) -> list[Row]:
     rows = []
-    for count in BESIDE:
-        rows += await _beside_etcd(directory, count, turns)
+    for beside in BESIDE:
+        rows += await _beside_etcd(directory / f"{beside.agents}-{beside.workers}", beside, turns)
     async with waiting.one_member(directory / "alone") as (member, client):
         rows.append(await _alone("gRPC Poll", member, client, turns, address=member.address, grpc=True))
         await waiting.until_waiting([member], 0)
         rows.append(await _idle(member, client))
+        rows.append(await _idle_by_grpc(member, client))
         rows += await instructions.sizes(member, client)
     if shutil.which("openssl") is not None:
         files = _certificates(directory)
@@ -56,10 +68,12 @@ async def fan_out(directory: Path, turns: int) -> list[Row]:
     return rows
 
 
-async def _beside_etcd(directory: Path, count: int, turns: int) -> list[Row]:
-    heard: list[Heard] = []
+async def _beside_etcd(directory: Path, beside: Beside, turns: int) -> list[Row]:
+    count, heard = beside.agents, list[Heard]()
+    directory.mkdir()
     async with AsyncExitStack() as stack:
-        member, client = await stack.enter_async_context(waiting.one_member(directory / f"ours-{count}"))
+        serving = waiting.one_member(directory / "ours", workers=beside.workers)
+        member, client = await stack.enter_async_context(serving)
 
         async def mine() -> Watched:
             before_bytes = anonymous_bytes(member)
@@ -72,23 +86,27 @@ async def _beside_etcd(directory: Path, count: int, turns: int) -> list[Row]:
 
         sides: dict[str, Callable[[], Awaitable[Watched]]] = {"ours": mine}
         if not missing():
-            etcd = await stack.enter_async_context(Etcd(directory / f"etcd-{count}", members=1))
-            sides |= {str(peer.connections): partial(etcd.watch, count, peer.connections) for peer in BESIDE[count]}
+            etcd = await stack.enter_async_context(Etcd(directory / "etcd", members=1))
+            sides |= {str(peer.connections): partial(etcd.watch, count, peer.connections) for peer in beside.peers}
         found = await rounds.take_turns(sides, turns)
-    own, *_ = BESIDE[count]
-    timed = [_timed(count, peer, found["ours"], found.get(str(peer.connections), []), heard) for peer in BESIDE[count]]
-    return [*timed, _memory(count, own, found["ours"], found.get(str(own.connections), []))]
+    rows = [_timed(beside, peer, found["ours"], found.get(str(peer.connections), []), heard) for peer in beside.peers]
+    if not beside.workers:
+        own, *_ = beside.peers
+        rows.append(_memory(count, own, found["ours"], found.get(str(own.connections), [])))
+    return rows
 
 
-def _timed(count: int, peer: Peer, ours: list[Watched], theirs: list[Watched], heard: list[Heard]) -> Row:
+def _timed(beside: Beside, peer: Peer, ours: list[Watched], theirs: list[Watched], heard: list[Heard]) -> Row:
     if theirs:
         cpu_ms = statistics.median(each.cpu_ms for each in theirs)
         about_peer = f"etcd: CPU of the server {cpu_ms:.0f} ms an event; a value is the median of {PUTS} puts"
     else:
         about_peer = f"etcd left out: {missing()}"
+    with_workers = f", --workers {beside.workers}," if beside.workers else ""
+    shape = f"{beside.agents:,} agents by HTTP{with_workers} until the last one knows"
     return Row(
         question="fan_out",
-        shape=f"{count:,} agents by HTTP until the last one knows, etcd's on {peer.connections:,} connections",
+        shape=f"{shape}, etcd's on {peer.connections:,} connections",
         unit="ms",
         ours=tuple(each.last_ms for each in ours),
         peer=tuple(each.last_ms for each in theirs),
@@ -135,12 +153,7 @@ def _medians(heard: list[Heard]) -> tuple[float, float]:
 
 async def _idle(member: LocalMember, client: Client) -> Row:
     async with crowd(member, count=IDLE_AGENTS) as agents:
-        pointer = await client.pointer(waiting.WORKFLOW)
-        await agents.wait(generation=pointer.generation, digest=pointer.digest)
-        size_bytes = anonymous_bytes(member)
-        began_s, cpu_s = time.monotonic(), thread_cpu_s(pid(member))
-        await asyncio.sleep(IDLE_S)
-        idle_s, took_s = thread_cpu_s(pid(member)) - cpu_s, time.monotonic() - began_s
+        percent, size_bytes = await _percent(agents, member, client)
         await client.publish("bench/nobody", b"{}")
         nobody_ms = await _switch_unfollowed(member, client, 0)
         await client.publish("bench/nobody", b"[]")
@@ -150,7 +163,7 @@ async def _idle(member: LocalMember, client: Client) -> Row:
         question="fan_out",
         shape=f"{IDLE_AGENTS:,} agents wait by HTTP, {IDLE_S:.0f} s",
         unit="% of a core",
-        ours=(100 * idle_s / took_s,),
+        ours=(percent,),
         bar=IDLE_BAR_PERCENT,
         notes=(
             f"the member holds {size_bytes / MIB:.0f} MiB in all; a switch of a pointer that nobody follows: "
@@ -159,12 +172,37 @@ async def _idle(member: LocalMember, client: Client) -> Row:
     )
 
 
+async def _idle_by_grpc(member: LocalMember, client: Client) -> Row:
+    shared = {"address": member.address, "grpc": True, "channels": GRPC_CHANNELS, "spread_s": GRPC_SPREAD_S}
+    async with crowd(member, count=IDLE_AGENTS, **shared) as agents:
+        percent, size_bytes = await _percent(agents, member, client)
+        left = await waiting.polls_waiting([member])
+    await waiting.until_waiting([member], 0)
+    return Row(
+        question="fan_out",
+        shape=f"{IDLE_AGENTS:,} agents wait by gRPC Poll on {GRPC_CHANNELS} channels, {IDLE_S:.0f} s",
+        unit="% of a core",
+        ours=(percent,),
+        notes=(f"{left:,} of them waited at the end; the member holds {size_bytes / MIB:.0f} MiB in all",),
+    )
+
+
+async def _percent(agents: Agents, member: LocalMember, client: Client) -> tuple[float, int]:
+    """Of a core, while all wait and nothing happens; and the member's memory in bytes."""
+    pointer = await client.pointer(waiting.WORKFLOW)
+    await agents.wait(generation=pointer.generation, digest=pointer.digest)
+    size_bytes = anonymous_bytes(member)
+    began_s, before_s = time.monotonic(), cpu_s(member)  # of threads that end, too
+    await asyncio.sleep(IDLE_S)
+    return 100 * (cpu_s(member) - before_s) / (time.monotonic() - began_s), size_bytes
+
+
 async def _switch_unfollowed(member: LocalMember, client: Client, generation: int) -> float:
     """Milliseconds of the member's CPU for one switch."""
-    cpu_s = thread_cpu_s(pid(member))
+    before_s = thread_cpu_s(pid(member))
     for number in range(NOBODY_SWITCHES):
         await client.switch("bench/nobody", 1, reason="bench", expected_generation=generation + number)
-    return (thread_cpu_s(pid(member)) - cpu_s) * 1000 / NOBODY_SWITCHES
+    return (thread_cpu_s(pid(member)) - before_s) * 1000 / NOBODY_SWITCHES
 
 
 def _certificates(directory: Path) -> TlsConfig:

@@ -51,18 +51,18 @@ async def _steps(member: LocalMember, client: Client) -> Row:
         made = [await client.publish(workflow, file.read_bytes(), kind="dify") for file in files]
         made = list({version.number: version for version in made}.values())
         pointer = await client.switch(workflow, made[0].number, reason="bench")
-        async with crowd(member, count=1, workflow=workflow, inline_bytes=INLINE_BYTES) as agents:
+        async with crowd(member, count=AGENTS, workflow=workflow, inline_bytes=INLINE_BYTES) as agents:
             for version in made[1:]:
                 await agents.wait(generation=pointer.generation, digest=pointer.digest)
                 telling = asyncio.create_task(agents.say(order="tell"))
                 pointer = await client.switch(workflow, version.number, reason="bench")
                 told = await telling
-                sent, exact, steps = sent + int(told["bytes"]), exact + version.size_bytes, steps + 1
+                sent, exact, steps = sent + int(told["bytes"]), exact + version.size_bytes * AGENTS, steps + 1
     return Row(
         question="fan_out",
-        shape="the next version of a real history",
+        shape=f"the next version of a real history, to one of {AGENTS:,} agents",
         unit="% of its bytes",
         ours=(100 * sent / exact,),
         bar=STEP_BAR_PERCENT,
-        notes=(f"{steps} steps: {sent:,} bytes of {exact:,}",),
+        notes=(f"{steps} steps of {AGENTS:,} agents: {sent:,} bytes of {exact:,}",),
     )

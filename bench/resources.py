@@ -36,8 +36,9 @@ def process_bytes(number: int) -> int:
 
 
 def thread_cpu_s(number: int) -> float:
-    """CPU time of the threads that a process has, to the microsecond: for what is shorter than a tick of the clock."""
-    threads = Path(f"/proc/{number}/task").glob("*/schedstat")
+    """CPU time of the threads that a process and its children have, to the microsecond: for what is shorter than a tick
+    of the clock."""
+    threads = [thread for each in _tree(number) for thread in Path(f"/proc/{each}/task").glob("*/schedstat")]
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 

@@ -76,9 +76,13 @@ async def crowd(member: LocalMember, **options: Any) -> AsyncIterator[Agents]:
 
 
 @asynccontextmanager
-async def one_member(directory: Path, tls: TlsConfig | None = None) -> AsyncIterator[tuple[LocalMember, Client]]:
+async def one_member(
+    directory: Path, tls: TlsConfig | None = None, *, workers: int = 0
+) -> AsyncIterator[tuple[LocalMember, Client]]:
     """A cluster of one, with two versions of WORKFLOW."""
-    async with LocalCluster(directory, 1, tls=tls) as cluster, Client(cluster.endpoints, tls=tls) as client:
+    arguments = ("--workers", str(workers)) if workers else ()
+    cluster = LocalCluster(directory, 1, tls=tls, arguments=arguments)
+    async with cluster, Client(cluster.endpoints, tls=tls) as client:
         for number in range(2):
             await client.publish(WORKFLOW, b'{"value": %d}' % number)
         await client.switch(WORKFLOW, 1, reason="first")
