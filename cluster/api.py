@@ -147,6 +147,11 @@ class Cluster(Access, Protocol):
         """Hand leadership over if held (at most handover_s), then close."""
         ...
 
+    def show(self) -> None:
+        """What callers here were told is committed from now on, so that others see it too, in this process and in
+        those that read its environment. Snapshots of this process do anyway."""
+        ...
+
     async def change(self, change: Change, *, timeout_s: float) -> Changed:
         """One step of membership, or a transfer of leadership; returns once it is committed (transferred) or refused.
         Any member will do. Raises NotAttempted, OutcomeUnknown: ask again, a step that is done is not done twice."""

@@ -9,6 +9,8 @@ MIB = 1024 * KIB
 
 COMMAND_BYTES = 8 * MIB + 64 * KIB  # one command; the product's content ceiling and its envelope fit
 GATHER_BYTES = 1 * MIB  # commands gathered into one log entry (or one larger command alone)
+GATHER_QUIET_S = 0.003  # without another command, and an entry waits no more for callers that may come back
+GATHER_S = 0.03  # after they were told something: then they will not
 ENTRY_BYTES = COMMAND_BYTES + GATHER_BYTES
 APPEND_BYTES = 1 * MIB  # entries in one append message (or one larger entry alone)
 FRAME_BYTES = ENTRY_BYTES + APPEND_BYTES + 1 * MIB  # one frame between members
@@ -36,6 +38,8 @@ CONNECT_S = 2.0
 RECONNECT_MIN_S = 0.05
 RECONNECT_MAX_S = 1.0
 USER_TIMEOUT_MS = 5_000  # TCP gives up on an unacknowledged send
+REPLY_TURNS = 12  # of the loop, in which the replies to those who were told leave a member: a commit holds them up
+REPLY_TURNS_S = 0.005  # and no longer than that
 TIMER_SLACK_S = 0.001  # a deadline has surely passed when its timer fires
 REPORT_S = 0.5  # members tell each other how far they have applied
 REPORTS_ALIVE = 4  # of these periods without a report and a member counts as dead

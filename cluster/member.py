@@ -42,6 +42,8 @@ from cluster.limits import (
     PROPOSALS,
     PROPOSALS_BYTES,
     READS,
+    REPLY_TURNS,
+    REPLY_TURNS_S,
     RESERVE_BYTES,
     TIMER_SLACK_S,
     Flow,
@@ -125,6 +127,8 @@ class Member:
         self._ticking = self._again = False
         self._between: list[tuple[Callable[[], int], asyncio.Future[int]]] = []  # to be called between two ticks
         self._compactor = Compactor(environment, self._between_ticks)
+        self._commit_due: asyncio.Handle | None = None
+        environment.before_snapshot = self.show
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._failure: asyncio.Future[BaseException] | None = None
@@ -185,7 +189,10 @@ class Member:
         proposal = self._replica.propose(command, partial(_settle, future), change=change)
         self._proposals += 1
         self._proposals_bytes += len(command)
-        self._wake()
+        if self._replica.gathers:
+            self._arm()
+        else:
+            self._wake()
         try:
             async with asyncio.timeout(timeout_s):
                 result = await future
@@ -350,10 +357,24 @@ class Member:
         """The first half of a tick. The second one, which waits for the disk, stands behind the callbacks of the
         callers it told, so that their replies leave first."""
         if not self._stopped and self._ran(self._replica.advance):
+            turns = REPLY_TURNS if self._replica.may_wait else 1
+            self._commit_later(turns, time.monotonic() + REPLY_TURNS_S)
+
+    def _commit_later(self, turns: int, until: float) -> None:
+        """When the loop has gone around so often, or `until` has passed; or before that, once somebody is to see it."""
+        if turns and time.monotonic() < until:
             assert self._loop is not None
-            self._loop.call_soon(self._commit)
+            self._commit_due = self._loop.call_soon(self._commit_later, turns - 1, until)
+        else:
+            self._commit()
+
+    def show(self) -> None:
+        if self._commit_due:
+            self._commit_due.cancel()
+            self._commit()
 
     def _commit(self) -> None:
+        self._commit_due = None
         if self._stopped or not self._ran(self._replica.commit):
             return
         again, self._ticking, self._again = self._again or self._replica.has_more(), False, False

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cluster import messages as m
 from cluster.api import ClusterError, NotAttempted, OutcomeUnknown
-from cluster.limits import GATHER_BYTES, Timing
+from cluster.limits import GATHER_BYTES, GATHER_QUIET_S, GATHER_S, Timing
 
 Result = bytes | ClusterError
 
@@ -39,9 +39,12 @@ class Proposals:
         self._forwarded: dict[int, tuple[str, Proposal]] = {}  # call: leader asked
         self._deposed: dict[str, float] = {}  # leaders of before, until when they may still answer
         self._results: list[tuple[Proposal, Result]] = []
+        self._expected = 0  # who was told something since the last entry, and may have more to propose
+        self._told_at = self._added_at = float("-inf")
 
     def add(self, proposal: Proposal) -> None:
         (self.changes if proposal.change else self.commands).append(proposal)
+        self._added_at = self._now()
 
     def withdraw(self, proposal: Proposal) -> bool:
         """Give up waiting. True: it has not happened and will not. False: it may; it is not forwarded again."""
@@ -55,9 +58,20 @@ class Proposals:
         return bool(self.commands or self.changes)
 
     # ---- as the leader
+    def are_due(self) -> bool:
+        """Whether it is time for the next entry. Callers come one after another, and an entry costs each member two
+        syncs: those that were told something a moment ago are waited for, as long as they go on coming."""
+        return bool(self.commands) and (len(self.commands) >= self._expected or self._due_at() <= self._now())
+
+    def _due_at(self) -> float:
+        return min(self._added_at + GATHER_QUIET_S, self._told_at + GATHER_S)
+
     def gather(self) -> list[Proposal]:
-        """The commands of the next entry: as many as fit, or one larger one alone."""
+        """The commands of the next entry, once they are due: as many as fit, or one larger one alone."""
         gathered: list[Proposal] = []
+        if not self.are_due():
+            return gathered
+        self._expected = 0
         size_bytes = 0
         while self.commands:
             size_bytes += len(self.commands[0].command)
@@ -118,6 +132,7 @@ class Proposals:
     # ---- as a follower
     def forward(self, leader: str | None, next_call: Callable[[], int]) -> None:
         """To the leader, if it can be reached. What others forwarded here goes back to them."""
+        self._expected = 0
         for queue in (self.commands, self.changes):
             for proposal in [proposal for proposal in queue if proposal.remote]:
                 queue.remove(proposal)
@@ -163,12 +178,17 @@ class Proposals:
             self.give_up(leader)
 
     def next_wakeup(self) -> float:
-        return min(self._deposed.values(), default=float("inf"))
+        gathering = self._due_at() if self.commands and not self.are_due() else float("inf")
+        return min((gathering, *self._deposed.values()))
 
-    def tell(self) -> None:
+    def tell(self) -> bool:
+        """Whether there was anything to tell anybody."""
         results, self._results = self._results, []
+        if results:
+            self._expected, self._told_at = self._expected + len(results), self._now()
         for proposal, result in results:
             proposal.done(result)
+        return bool(results)
 
     def _fail(self, proposals: list[Proposal], because: str) -> None:
         self._results.extend((proposal, OutcomeUnknown(because)) for proposal in proposals)

@@ -152,6 +152,10 @@ class Reads:
         else:
             self._readers.update(readers)
 
+    def are_due(self, applied: int) -> bool:
+        """Whether `tell` would tell somebody."""
+        return any(index <= applied for index, _ in self._barriers)
+
     def tell(self, applied: int) -> None:
         """The transaction that holds what they will see is durable."""
         if self._barriers:

@@ -6,7 +6,8 @@ A tick handles everything that arrived since the last one inside one write trans
 
 Promises leave only after that commit: votes, append acknowledgements, read confirmations. Two things leave before it:
 a leader's appends, since its own copy counts only in a later tick, and the results of what it applies, since their
-entries are synced on a majority already. The same code runs in production (member.py: asyncio, sockets, LMDB) and in
+entries are synced on a majority already. Appends that only tell what is committed leave behind those results, at the
+beginning of `commit`. The same code runs in production (member.py: asyncio, sockets, LMDB) and in
 the simulator (tests/simulation: virtual clock, network and disks). Whatever raises in here ends the process: memory
 and disk must never disagree.
 
@@ -41,6 +42,12 @@ from cluster.room import Room
 from cluster.seams import Engine
 
 EARLY = (m.Append, m.Heartbeat, m.Proposed)  # a leader's, before its commit; numbered ones keep their order
+
+
+def _is_awaited(addressed: tuple[str, m.Message]) -> bool:
+    """Entries and results: callers wait for them. That something is committed can wait until they were told."""
+    _, message = addressed
+    return isinstance(message, m.Proposed) or (isinstance(message, m.Append) and bool(message.entries))
 
 
 class Replica:
@@ -82,6 +89,8 @@ class Replica:
         self._outbox: list[tuple[str, m.Message]] = []
         self._connected: set[str] = set()
         self._leader_seen: tuple[str | None, int] = (None, 0)
+        self._durable = self.journal.last  # index
+        self._has_told = False
         self._retry_at = float("-inf")  # after a leader said that it is none
         # Not from 0: an answer to this member's previous life must not meet a call of this one.
         self._calls = rng.getrandbits(48)
@@ -207,6 +216,11 @@ class Replica:
         self._proposals.add(proposal)
         return proposal
 
+    @property
+    def gathers(self) -> bool:
+        """Whether what was proposed waits for more, and needs no tick yet."""
+        return self.engine.leads() and not self._proposals.changes and not self._proposals.are_due()
+
     def withdraw(self, proposal: Proposal) -> bool:
         """Give up waiting. True: it has not happened and will not. False: it may; it is not forwarded again."""
         return self._proposals.withdraw(proposal)
@@ -249,9 +263,18 @@ class Replica:
             if not self.recovery.in_repair:
                 self._take_part()
             self.recovery.tick(self._connected)
-            self._proposals.tell()
-        if self.engine.leads():
+            self._has_told = self._proposals.tell()
+        if self.engine.leads() and any(map(_is_awaited, self._outbox)):
             self._flush(only=EARLY)
+
+    @property
+    def may_wait(self) -> bool:
+        """Between `advance` and `commit`: whether callers were told something, and nobody waits for that commit. So it
+        is when a leader has only applied; the others hear of that as `commit` begins."""
+        if not self._has_told or not self.engine.leads() or self.journal.last != self._durable:
+            return False
+        all_early = all(isinstance(message, EARLY) for _, message in self._outbox)
+        return all_early and not self._reads.are_due(self.journal.applied)
 
     def _take_part(self) -> None:
         self.governor.pass_leadership()
@@ -267,8 +290,11 @@ class Replica:
     def commit(self) -> None:
         """The rest of the tick: sync, then the promises. Raises MemberRemoved once its removal is durable, Diverged
         once it is known for good that the state differs, DataDamaged."""
+        if self.engine.leads():
+            self._flush(only=EARLY)
         with self.damage.ends_the_member():
             self._environment.commit()
+            self._durable = self.journal.last
             self._applying.committed()
             self._reads.tell(self.journal.applied)
         self._flush()
@@ -285,6 +311,8 @@ class Replica:
             timer = self.guard.next_campaign()
         due = min(timer, self.reports.next_wakeup(), self._proposals.next_wakeup(), self.governor.next_wakeup())
         due = min(due, self.recovery.next_wakeup())
+        if self.engine.leads() and self._proposals.are_due() and self._appends():
+            return now  # since `has_more` was asked
         if self._retry_at > now and (self._proposals.waiting or self._reads.waiting):
             due = min(due, self._retry_at)
         return due
@@ -297,7 +325,7 @@ class Replica:
         if self.recovery.in_repair or not (self.engine.leads() or self.journal.forgetting):
             return False
         lone = self.voters == {self.id} and self.engine.commit_index() < self.journal.last
-        return lone or self.journal.forgetting or (bool(self._proposals.commands) and self._appends())
+        return lone or self.journal.forgetting or (self._proposals.are_due() and self._appends())
 
     def close(self) -> None:
         self.recovery.close()

@@ -6,7 +6,7 @@ simulation. One environment holds log and state, so that one synced commit makes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -90,6 +90,9 @@ class Snapshots(Protocol):
 
 class Environment(Snapshots, Protocol):
     """Used by one thread, but for `sync` and `Compaction.copy`."""
+
+    before_snapshot: Callable[[], None]
+    """Called whenever a snapshot is asked for: who holds back a commit that others know of makes it then."""
 
     @property
     def tables(self) -> tuple[str, ...]: ...

@@ -37,6 +37,7 @@ class _Opened:
         self._generation = generation
         self._transaction: lmdb.Transaction[bytes] | None = None
         self._view: LmdbTransaction | None = None
+        self.before_snapshot: Callable[[], None] = lambda: None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -59,6 +60,7 @@ class _Opened:
             transaction.abort()
 
     def snapshot(self) -> AbstractContextManager[LmdbReader]:
+        self.before_snapshot()
         return self._generation.snapshot()
 
     def size_bytes(self, table: str) -> int:

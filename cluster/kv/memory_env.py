@@ -6,7 +6,7 @@ A commit costs what it changes, not what it holds; only while a snapshot is open
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from cluster.kv.api import CompactionLost, Damaged, Environment
@@ -224,6 +224,7 @@ class MemoryEnvironment:
         self._incoming: MemoryEnvironment | None = None
         self._compaction: MemoryCompaction | None = None
         self.capacity_bytes = CAPACITY_BYTES
+        self.before_snapshot: Callable[[], None] = lambda: None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -244,6 +245,7 @@ class MemoryEnvironment:
 
     @contextmanager
     def snapshot(self) -> Iterator[MemoryReader]:
+        self.before_snapshot()
         shown = self._tables
         shown.snapshots += 1
         try:

@@ -174,6 +174,11 @@ def draw_read(old: Known, new: Known) -> str:
     return draw_graphs(old.read.view, new.read.view, compare_read(old, new), rules=known.rules)
 
 
+def is_opaque(content: bytes, kind: str = "") -> bool:
+    """Whether `read` takes it for bytes that mean nothing: then there is nothing in it to parse, or to search."""
+    return kind in ("", Binary.kind) and Document(content).raw_text is None
+
+
 def read(content: bytes, kind: str = "") -> Known:
     """Content by its format.
 

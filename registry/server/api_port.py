@@ -21,9 +21,11 @@ from registry.server.config import Address, Tls
 from registry.server.health import Health
 
 Handler: TypeAlias = "grpc.GenericRpcHandler[object, object]"
+_ANY = ("0.0.0.0", "::")
 BIND_HINT = "stop what listens there, or choose another address"
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.so_reuseport", 1),
     ("grpc.max_receive_message_length", core_limits.MESSAGE_BYTES),
     ("grpc.max_send_message_length", core_limits.MESSAGE_BYTES),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -41,35 +43,46 @@ class StartError(Exception):
 
 
 class ApiPort:
-    """`shared`: other processes listen there too, and whoever holds the port has looked that they are ours."""
+    """Several servers of gRPC share the port. A server of grpc.aio takes one call in a turn of the loop, and a turn may
+    hold a commit: with one server, clients with a connection each would be served one call per commit."""
 
     def __init__(self, services: Sequence[ServiceDescriptor], *, shared: bool = False) -> None:
+        """`shared`: with other processes, for whom somebody holds the port."""
+        self._shared = shared
         self._services = [service.full_name for service in services]
-        self._grpc = grpc.aio.server(
-            options=[("grpc.so_reuseport", int(shared)), *_OPTIONS], maximum_concurrent_rpcs=limits.CONCURRENT_CALLS
-        )
+        self._servers = [
+            grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=limits.CONCURRENT_CALLS)
+            for _ in range(limits.ACCEPTORS)
+        ]
         self._health = Health(self._services)
 
     def bind(self, address: Address, files: Tls | None) -> Address:
         """Take it; with the port that was found for port 0. Raises StartError."""
         try:
-            if files is None:
-                port = self._grpc.add_insecure_port(str(address))
-            else:
-                port = self._grpc.add_secure_port(str(address), tls.api(files))
+            credentials = None if files is None else tls.api(files)
+            if not self._shared:
+                _probe(address)  # those who share a port are not refused
+            for server in self._servers:
+                if credentials is None:
+                    port = server.add_insecure_port(str(address))
+                else:
+                    port = server.add_secure_port(str(address), credentials)
+                address = Address(address.host, port)
         except OSError as error:
             raise StartError(f"--listen {address}: {said(error)}") from error
         except RuntimeError as error:
             raise StartError(f"--listen {address}: cannot bind; {BIND_HINT}") from error
-        return Address(address.host, port)
+        return address
 
     async def start(self, handlers: Iterable[Handler]) -> None:
         """Answer calls."""
-        self._grpc.add_generic_rpc_handlers(tuple(handlers))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = [*self._services, "grpc.health.v1.Health", reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, self._grpc)
-        await self._grpc.start()
+        served = tuple(handlers)
+        for server in self._servers:
+            server.add_generic_rpc_handlers(served)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+            reflection.enable_server_reflection(names, server)
+            await server.start()
 
     async def tell(self, *, serving: bool) -> None:
         await self._health.tell(serving=serving)
@@ -80,7 +93,7 @@ class ApiPort:
 
     async def stop(self) -> None:
         """Once running calls have ended, or after the grace."""
-        await self._grpc.stop(limits.GRACE_S)
+        await asyncio.gather(*(server.stop(limits.GRACE_S) for server in self._servers))
 
 
 async def look(address: Address, flag: str) -> None:
@@ -89,13 +102,24 @@ async def look(address: Address, flag: str) -> None:
     deadline_s = time.monotonic() + limits.PORT_WAIT_S
     while True:
         try:
-            socket.create_server((address.host, address.port), family=_family(address)).close()
+            _probe(address)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline_s:
                 raise StartError(f"{flag} {address}: {said(error)}") from error
             await asyncio.sleep(limits.PORT_LOOK_S)
         else:
             return
+
+
+def _probe(address: Address) -> None:
+    """Raises OSError where anybody listens on an address that gRPC would take: on any of a name's, and in both families
+    where it is any address."""
+    if address.host in _ANY and socket.has_dualstack_ipv6():
+        socket.create_server(("::", address.port), family=socket.AF_INET6, dualstack_ipv6=True).close()
+        return
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    for family, host in {(family, str(place[0])) for family, _, _, _, place in found}:
+        socket.create_server((host, address.port), family=family).close()
 
 
 def said(error: OSError) -> str:

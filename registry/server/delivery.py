@@ -16,7 +16,7 @@ from cluster.kv.api import Damaged, Snapshots
 from registry.core import frames, limits, names
 from registry.core.delivery import Holding, Instruction, Poll, PollReply
 from registry.core.errors import Conflict, Invalid, Reason, RegistryError
-from registry.core.model import Pointer
+from registry.core.model import Pointer, Registry
 from registry.server.contents import Compact, Contents
 from registry.server.feed import Feed, PointerKey
 from registry.server.hub import Hub, Waiter
@@ -121,7 +121,7 @@ class Delivery:
         self._pieces_bytes = 0
         self._builds: dict[tuple[Target, str], Build] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._head = (feed.registry, b"", b"")
+        self._head: tuple[Registry | None, bytes, bytes] = None, b"", b""  # what replies to that state begin with
         feed.follow(self._moved)
 
     def ask(self, poll: Poll) -> Ask:
@@ -153,12 +153,12 @@ class Delivery:
     def answer(self, ask: Ask) -> list[Piece] | Build:
         """What differs from what the agent has, by this member's own state; a member behind the agent's epoch has
         nothing to say. Build: content of it is being packed; ask again when that wakes its `waiters`."""
-        found, build = self._differing(ask, builds=True)
+        found, build = self._steadily(ask, builds=True)
         return found if build is None else build
 
     def answer_now(self, ask: Ask) -> list[Piece]:
         """As `answer`; content that would have to be packed first is to be fetched."""
-        return self._differing(ask, builds=False)[0]
+        return self._steadily(ask, builds=False)[0]
 
     def known(self, ask: Ask) -> Piece | None:
         """The answer to one that follows one pointer, where it was made before: all agents but the first of their kind
@@ -178,6 +178,15 @@ class Delivery:
             return target.pieces.get(FETCH)
         piece = target.pieces.get(digest)
         return piece if piece is not None and 0 < len(piece.frame) <= ask.inline_bytes else None
+
+    def _steadily(self, ask: Ask, *, builds: bool) -> tuple[list[Piece], Build | None]:
+        """Of one state: a snapshot may commit what moves a pointer that was looked at before, and that is told to those
+        who wait already."""
+        while True:
+            seen = self._feed.registry
+            answer = self._differing(ask, builds=builds)
+            if seen is self._feed.registry:
+                return answer
 
     def _differing(self, ask: Ask, *, builds: bool) -> tuple[list[Piece], Build | None]:
         epoch = self._feed.registry.epoch

@@ -141,7 +141,7 @@ def answer(job: Job, contents: Contents) -> Answer:
     try:
         match job:
             case PrepareJob():
-                return _prepare(job, contents)
+                return prepare(job, contents)
             case JudgeJob():
                 return Judged(_judge(job, contents))
             case CompareJob():
@@ -158,7 +158,7 @@ def answer(job: Job, contents: Contents) -> Answer:
         return Failure(f"it failed unexpectedly ({type(error).__name__})")
 
 
-def _prepare(job: PrepareJob, contents: Contents) -> Prepared | KeyNeeded:
+def prepare(job: PrepareJob, contents: Contents) -> Prepared | KeyNeeded:
     known, content = formats.read(job.content, job.kind), job.content
     secrets: dict[str, str] = {}
     repeated: tuple[Finding, ...] = ()

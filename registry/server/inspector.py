@@ -12,15 +12,19 @@ from typing import NoReturn, Self
 import structlog
 from msgspec import structs
 
+from registry import formats
 from registry.core import limits
 from registry.core.errors import Reason, RegistryError, error
 from registry.formats.model import Verdict
+from registry.server import inspect_worker
+from registry.server.contents import beside
 from registry.server.feed import busy
 from registry.server.inspect_worker import (
     LENGTH,
     Answer,
     Compared,
     CompareJob,
+    Contents,
     Failure,
     Job,
     Judged,
@@ -97,6 +101,9 @@ class Inspector:
         """Content without its secrets, what it is, and what it changes against its parent: in one go, since most of the
         work is reading. Where only the parent is too much, the rest is answered.
         Raises what formats.read raises; past a limit or on a crash: Invalid(INVALID_CONTENT); BUSY."""
+        size_bytes = _content_bytes(job)
+        if await beside(size_bytes, lambda: _is_opaque(job)):
+            return await beside(size_bytes, lambda: inspect_worker.prepare(job, Contents()))
         answer = await self._run(job)
         if isinstance(answer, Failure) and job.parent:
             not_compared = answer.message
@@ -164,6 +171,12 @@ class Inspector:
         finally:
             self._waiting -= 1
             self._waiting_bytes -= content_bytes
+
+
+def _is_opaque(job: PrepareJob) -> bool:
+    """Whether nothing in it is parsed: then it needs no other process."""
+    is_opaque = formats.is_opaque
+    return is_opaque(job.content, job.kind) and not (job.parent and not is_opaque(job.parent, job.kind_parent))
 
 
 def _content_bytes(job: Job) -> int:

@@ -10,6 +10,7 @@ CALL_MAX_S = 60.0  # a longer deadline waits no longer than this for the cluster
 BARRIER_LATE_S = 0.1  # a barrier that takes longer keeps those who came since waiting no more: another one begins
 REPLY_MARGIN_S = 0.05  # kept of a deadline, so that the answer arrives before the caller gives up
 CONCURRENT_CALLS = 32_768  # pollers and watchers included
+ACCEPTORS = 16  # of calls, in one process; more bring little
 ERROR_BYTES = 768  # of a message or metadata value of a failed call: trailers past 8 KiB are refused by gRPC
 BUSY_RETRY_MS = 1000
 

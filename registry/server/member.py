@@ -83,6 +83,7 @@ class RegistryMember:
         await self._bind()
         machine = RegistryStateMachine(self.feed, self._environment, self._removed)
         self.cluster = self._open_cluster(self.api_address, machine)
+        self.rpc.show = self.cluster.show
         self._serve()
         self._hold()
         try:
@@ -192,6 +193,7 @@ class RegistryMember:
         )
 
     def _gauges(self) -> Gauges:
+        self.cluster.show()
         gauges = self._parts.gauges(ready=self.ready)
         return gauges if self._workers is None else gauges | self._workers.gauges()
 

@@ -18,6 +18,7 @@ from google.rpc import status_pb2
 from cluster.kv.api import Damaged
 from registry.core.errors import Invalid, Reason, RegistryError, Unavailable
 from registry.server import limits, status
+from registry.server.feed import busy
 from registry.server.metrics import Metrics
 from registry.server.repair import Repairs
 
@@ -36,7 +37,9 @@ class Rpc:
         self._metrics = metrics
         self._repairs = repairs or Repairs()
         self._draining = False
+        self._running = 0
         self.held: Unavailable | None = None
+        self.show: Callable[[], None] = lambda: None  # what callers were told is seen by the calls that follow
 
     def drain(self) -> None:
         """Refuse calls that arrive from now on: the member is leaving."""
@@ -47,11 +50,17 @@ class Rpc:
         self.held = because
 
     def check(self, method: str) -> None:
-        """Raises Unavailable while calls of this method are refused."""
+        """At the beginning of a call. Raises Unavailable while those of this method are refused."""
         if self._draining:
             raise shutting_down()
         if self.held is not None and method not in ALWAYS_SERVED:
             raise self.held
+        self.show()
+
+    def _check_running(self) -> None:
+        """gRPC bounds each acceptor alone."""
+        if self._running > limits.CONCURRENT_CALLS:
+            raise busy(f"{limits.CONCURRENT_CALLS:,} calls are running already")
 
     def handler(
         self,
@@ -94,7 +103,9 @@ class Rpc:
         async def call(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             code = "CANCELLED"
+            self._running += 1
             try:
+                self._check_running()
                 self.check(name)
                 reply = await operation(parse(data), budget_s(context.time_remaining(), default_s))
                 code = "OK"
@@ -104,6 +115,7 @@ class Rpc:
                 code = status.code_of(failure).name
                 await status.abort(context, failure)
             finally:
+                self._running -= 1
                 count(name, code, time.perf_counter() - started)
 
         return call
@@ -112,7 +124,9 @@ class Rpc:
         async def call(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             started = time.perf_counter()
             code = "CANCELLED"
+            self._running += 1
             try:
+                self._check_running()
                 self.check(name)
                 async for reply in operation(parse(data)):
                     yield reply
@@ -122,6 +136,7 @@ class Rpc:
                 code = status.code_of(failure).name
                 await status.abort(context, failure)
             finally:
+                self._running -= 1
                 self._metrics.call(name, code, time.perf_counter() - started)
 
         return call

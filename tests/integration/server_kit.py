@@ -77,6 +77,12 @@ class Peer:
         status = self.member.cluster.status()
         return status.leader == status.id
 
+    @property
+    def revision(self) -> int:
+        """With everything that callers were told."""
+        self.member.cluster.show()
+        return self.member.feed.registry.revision
+
     async def publish(self, workflow: str, content: bytes, **fields: Any) -> registry_pb2.PublishResponse:
         reply: registry_pb2.PublishResponse = await self.registry.Publish(
             registry_pb2.PublishRequest(workflow=workflow, content=content, **fields), timeout=RPC_S

@@ -57,6 +57,13 @@ async def test_many_at_once_through_every_member(cluster: Cluster) -> None:
     assert cluster.members["a"].status().last_index < 600  # what arrived together shared entries
 
 
+async def test_a_snapshot_of_whoever_was_told_a_result_shows_it(cluster: Cluster) -> None:
+    leader = await cluster.leader()
+    for number in range(60):
+        await cluster.propose(leader, b"%d" % number)
+        assert len(cluster.commands(leader)) == number + 1
+
+
 async def test_a_snapshot_after_a_barrier_holds_every_write_acknowledged_before(cluster: Cluster) -> None:
     for number in range(60):
         await cluster.propose("abc"[number % 3], b"%d" % number)

@@ -192,7 +192,7 @@ async def pack_again(cluster: LocalCluster, versions: Versions, monkeypatch: pyt
         await until(lambda: all(peer.member.ready for peer in peers))
         leader = next(peer for peer in peers if peer.leads)
         before, work = contents(leader), leader.member._parts._upkeep
-        while work._next_revision <= leader.member.feed.registry.revision:
+        while work._next_revision <= leader.revision:
             assert leader.leads
             await work.round()
         after = contents(leader)

@@ -133,7 +133,7 @@ async def test_a_poll_in_vain_ends_without_instructions(peer: Peer) -> None:
     await published(peer, "vain/one")
     reply = await poll(peer, "vain/one", 1, DIGESTS[0], wait_ms=50)
     assert "instructions" not in reply.json
-    assert reply.json["revision"] == peer.member.feed.registry.revision
+    assert reply.json["revision"] == peer.revision
     assert peer.member.hub.waiting == 0
 
 
@@ -388,7 +388,7 @@ async def test_large_contents_at_once_are_bounded(peer: Peer, monkeypatch: pytes
 
 async def test_no_content_is_older_than_what_was_announced(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     await published(peer, "fresh/one", b"1" * 100)
-    revision = peer.member.feed.registry.revision
+    revision = peer.revision
     connection = await connect(peer)
     connection.send("GET", f"/v1/content/fresh/one/2?min_revision={revision + 1}")
     await peer.publish("fresh/one", b"2" * 100, kind="binary")
@@ -431,7 +431,7 @@ def ack(sequence: int, **fields: Any) -> dict[str, Any]:
 async def test_reports_are_recorded(peer: Peer) -> None:
     await published(peer, "acks/http")
     reply = await ask(peer, "POST", "/v1/acks", [ack(1, phase="installed"), ack(2)])
-    assert (reply.status, reply.json) == (200, {"revision": peer.member.feed.registry.revision})
+    assert (reply.status, reply.json) == (200, {"revision": peer.revision})
     rows = await peer.registry.ListAgents(registry_pb2.ListAgentsRequest(workflow="acks/http"), timeout=RPC_S)
     assert [(row.agent, row.state, row.version) for row in rows.agents] == [("edge-ack", "current", 1)]
     refused = await ask(peer, "POST", "/v1/acks", [ack(3, phase="lovely")])

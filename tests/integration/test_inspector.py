@@ -55,6 +55,19 @@ async def test_answers_are_those_of_the_formats() -> None:
         assert json.loads(compared.comparison_json)["nodes"]["changed"][0]["title"] == "Polite answer"
 
 
+async def test_bytes_that_mean_nothing_need_no_worker() -> None:
+    inspector = Inspector()  # not started
+    for kind in ("", "binary"):
+        assert await look(inspector, b"\xff\x00", kind) == inspect(b"\xff\x00")
+    changed = await inspector.prepare(PrepareJob(b"\xff\x01", parent=b"\xff\x00", kind_parent="binary"))
+    assert isinstance(changed, Prepared)
+    assert changed.summary == compare(b"\xff\x00", b"\xff\x01").summary
+    for parsed in (PrepareJob(b"a"), PrepareJob(b"\xff", parent=APP, kind_parent="dify")):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await inspector.prepare(parsed)
+
+
 async def test_many_at_once_on_two_workers_keep_their_answers_apart() -> None:
     async with Inspector(workers=2) as inspector:
         assert len(set(inspector.pids)) == 2

@@ -37,7 +37,7 @@ async def test_probes_and_metrics(peer: Peer) -> None:
         'registry_proposals_total{kind="publish",result="done"} 1.0',
         "registry_raft_is_leader 1.0",
         "registry_ready 1.0",
-        f"registry_revision {float(peer.member.feed.registry.revision)}",
+        f"registry_revision {float(peer.revision)}",
     ):
         assert line in text
     assert "registry_database_bytes" in text

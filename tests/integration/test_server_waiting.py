@@ -248,7 +248,7 @@ async def test_long_histories_come_in_messages_of_bounded_size(peer: Peer, monke
 
 
 async def test_a_watch_from_the_future_is_refused(peer: Peer) -> None:
-    revision = peer.member.feed.registry.revision
+    revision = peer.revision
     error = await failed(peer.registry.Watch(registry_pb2.WatchRequest(from_revision=revision + 2)).read())
     assert (error.code, error.reason) == (grpc.StatusCode.OUT_OF_RANGE, "REVISION_IN_FUTURE")
     assert int(error.metadata["revision"]) == revision

@@ -249,7 +249,9 @@ def _can_do_without(world: World, name: str) -> bool:
         return False  # who is down may know another configuration
     if any(process.is_asked_to_change() for process in world.live.values()):
         return False  # forced, perhaps, although this disk would be missed then
-    missing = world.gone | world.rotten() | {name}
+    # Whoever waits for another state is of no use either, also when the row has been written anew meanwhile.
+    in_repair = {other for other, process in world.live.items() if process.replica.recovery.in_repair}
+    missing = world.gone | world.rotten() | in_repair | {name}
     journals = [process.replica.journal for process in world.live.values()]
     voters = [each.voters | {name} for one in journals for each in (one.configuration, one.applied_configuration)]
     return all(2 * len(ids & missing) < len(ids) for ids in voters)

@@ -29,17 +29,17 @@ class Shown:
 
 
 SHOWN = {
-    "sync": Shown(6, "two leaders"),
-    "clamp": Shown(35, "states diverge"),
-    "readnoop": Shown(15, "stale read"),
-    "readround": Shown(68, "stale read"),
-    "heartbeat": Shown(35, "states diverge"),
+    "sync": Shown(17, "two leaders"),
+    "clamp": Shown(13, "states diverge"),
+    "readnoop": Shown(7, "stale read"),
+    "readround": Shown(16, "stale read"),
+    "heartbeat": Shown(13, "states diverge"),
     "withdraw": Shown(0, "not attempted, and applied"),
     "unanswered": Shown(0, "not attempted, and applied"),
-    "appended": Shown(10, "not converged"),
+    "appended": Shown(44, "not converged"),
     "barrier": Shown(70, "not converged"),
-    "skip": Shown(14, "not converged", stalls=True),
-    "progress": Shown(128, "not converged", stalls=True),
+    "skip": Shown(13, "not converged", stalls=True),
+    "progress": Shown(0, "not converged", stalls=True),
 }
 
 

@@ -40,7 +40,9 @@ class Rule:
 RULES = {
     "sync": Rule(
         "promises leave after the sync of what they promise",
-        *(Replica, "advance", "if self.engine.leads():\n        self._flush(only=EARLY)", "self._flush()"),
+        *(Replica, "advance"),
+        "if self.engine.leads() and any(map(_is_awaited, self._outbox)):\n        self._flush(only=EARLY)",
+        "self._flush()",
     ),
     "lowterm": Rule(
         "an append of a lower term is answered with the higher one",

@@ -312,7 +312,7 @@ SCENARIOS = {
     "prevote": Scenario(1, Setting(delay=NEAR, timing=LOCAL), returns, "a healthy leader is deposed"),
     "sticky": Scenario(1, Setting(delay=NEAR, timing=LOCAL), hears_half, "a healthy leader is deposed"),
     "hint": Scenario(1, Setting(delay=FAR), long_conflict, "not converged"),
-    "needed": Scenario(1, Setting(delay=FAR, flow=NARROWER), fetch_under_load, "left behind"),
+    "needed": Scenario(2, Setting(delay=FAR, flow=NARROWER), fetch_under_load, "left behind"),
     "lifesign": Scenario(1, Setting(delay=FAR, flow=NARROWER), fetches_alone, "a healthy leader is deposed"),
     "start": Scenario(1, Setting(delay=NEAR, timing=LOCAL), read_without_room, "nothing is read"),
     "keeprest": Scenario(1, Setting(delay=NEAR, timing=LOCAL), repaired_from_behind, "logs diverge"),
@@ -320,7 +320,7 @@ SCENARIOS = {
     "onechange": Scenario(1, Setting(delay=NEAR, timing=LOCAL), two_removals, "logs diverge"),
     "owncommit": Scenario(1, Setting(4, delay=NEAR, timing=LOCAL), two_majorities, "logs diverge"),
     "memvote": Scenario(1, Setting(delay=NEAR, timing=LOCAL), unknown_candidate, "no leader"),
-    "readterm": Scenario(1, Setting(delay=NEAR, timing=TIGHT), late_confirmation, "stale read"),
+    "readterm": Scenario(2, Setting(delay=NEAR, timing=TIGHT), late_confirmation, "stale read"),
     "compare": Scenario(1, Setting(delay=NEAR, timing=LOCAL, flow=NARROW, machine=Damaged), damage, "digests differ"),
     "removed": Scenario(1, Setting(delay=NEAR, timing=LOCAL), removed_while_away, "removed and still there"),
 }

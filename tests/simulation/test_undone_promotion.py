@@ -10,7 +10,7 @@ from tests.simulation.world import Setting, World
 
 
 def test_an_observer_whose_promotion_was_undone_follows_on() -> None:
-    world = World(1, Setting(delay=between(0.001, 0.003), timing=LOCAL))
+    world = World(2, Setting(delay=between(0.001, 0.003), timing=LOCAL))
     world.until(lambda: bool(world.leaders()), 5.0, "no leader")
     world.join("o3/1")
     world.advance(1.0)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from cluster.api import Access, ClusterError
+from cluster.api import Cluster, ClusterError
 from cluster.kv.api import Damaged
 from registry.core.errors import RegistryError
 from registry.core.limits import MESSAGE_BYTES
@@ -34,7 +34,7 @@ class Answering:
         self,
         link: Sender,
         *,
-        cluster: Access,
+        cluster: Cluster,
         unary: Mapping[str, Unary],
         streams: Mapping[str, Stream],
         repairs: Repairs,
@@ -77,6 +77,7 @@ class Answering:
         except ClusterError as error:
             self._link.send(m.Undone(message.call, type(error).__name__, str(error)))
         else:
+            self._cluster.show()
             self._link.send(m.Done(message.call, result))
 
     async def _barrier(self, message: m.Barrier) -> None:

@@ -46,6 +46,13 @@ def test_get_returns_what_was_put_last(environment: Env) -> None:
     assert environment.transaction().get("b", b"k") is None
 
 
+def test_a_commit_that_is_held_back_is_made_before_a_snapshot(environment: Env) -> None:
+    environment.before_snapshot = environment.commit
+    environment.transaction().put("a", b"k", b"v")
+    with environment.snapshot() as reader:
+        assert reader.get("a", b"k") == b"v"
+
+
 def test_empty_values_are_values(environment: Env) -> None:
     environment.transaction().put("a", b"k", b"")
     environment.commit()

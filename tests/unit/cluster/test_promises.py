@@ -7,7 +7,7 @@ import pytest
 
 from cluster import messages as m
 from cluster.entries import NO_OP, pack
-from tests.unit.cluster.replica_bench import Disk, ReplicaBench, Sent
+from tests.unit.cluster.replica_bench import Disk, ReplicaBench, Sent, of_type
 
 X = pack([b"x"])
 
@@ -70,6 +70,63 @@ def test_many_appends_share_one_commit(bench: Strict) -> None:
 
 def test_a_read_is_confirmed_after_the_commit_of_the_term(bench: Strict) -> None:
     assert after_commit(bench, m.ReadConfirm, ("b", m.ReadProbe(1, 5)))
+
+
+def test_entries_leave_before_the_commit_and_that_they_are_committed_behind_the_callers() -> None:
+    bench = ReplicaBench().lead()
+    bench.propose(b"x")
+    del bench.trace[:]
+    bench.replica.advance()
+    assert [message.entries for _, message in of_type(m.Append, bench.trace)] == [[(1, X)], [(1, X)]]
+    assert not bench.replica.may_wait  # its own disk is to have it
+    bench.replica.commit()
+
+    del bench.trace[:]
+    bench.replica.receive("b", m.AppendReply(1, 1, bench.last + 1, True, False))
+    bench.replica.advance()
+    assert (bench.results, bench.trace, bench.replica.may_wait) == ([b"applied x"], [], True)
+    bench.replica.commit()
+    *appends, last = bench.trace
+    assert [message.commit_index for _, message in of_type(m.Append, appends)] == [bench.last] * 2
+    assert last == "commit"
+
+
+def test_a_reader_does_not_wait_for_the_replies_to_others() -> None:
+    bench = ReplicaBench().lead()
+    bench.propose(b"x")
+    bench.tick()
+    bench.read()
+    (probe, *_) = of_type(m.ReadProbe, bench.tick())
+    confirmed = m.ReadConfirm(probe[1].round, 1)
+    for message in (confirmed, m.AppendReply(1, 1, bench.last + 1, True, False)):
+        bench.replica.receive("b", message)
+    bench.replica.advance()
+    assert bench.results == [b"applied x"]
+    assert not bench.replica.may_wait
+
+
+def test_a_commit_that_others_wait_for_is_not_held_back() -> None:
+    def told(bench: ReplicaBench) -> bool:
+        bench.replica.receive("b", m.AppendReply(1, 1, bench.last + 1, True, False))
+        bench.replica.advance()
+        assert bench.results == [b"applied x"]
+        return bench.replica.may_wait
+
+    def leader() -> ReplicaBench:
+        bench = ReplicaBench().lead()
+        bench.propose(b"x")
+        bench.tick()
+        return bench
+
+    assert told(leader())
+    reads = leader()
+    reads.read()
+    assert not told(reads)  # it asks the others whether it leads
+    appends = leader()
+    for _ in range(2):
+        appends.propose(b"y")
+    appends.replica.receive("c", m.AppendReply(1, 1, appends.last + 1, True, False))
+    assert not told(appends)  # its own copy of an entry
 
 
 def test_a_result_is_told_before_the_commit_of_what_it_did() -> None:

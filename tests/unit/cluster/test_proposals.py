@@ -7,7 +7,7 @@ import pytest
 from cluster import messages as m
 from cluster.api import NotAttempted, OutcomeUnknown
 from cluster.entries import NO_OP, pack
-from cluster.limits import COMMAND_BYTES, GATHER_BYTES
+from cluster.limits import COMMAND_BYTES, GATHER_BYTES, GATHER_QUIET_S, GATHER_S
 from tests.unit.cluster.engine_bench import TIMING
 from tests.unit.cluster.replica_bench import ReplicaBench, of_type
 
@@ -52,6 +52,69 @@ def test_an_entry_gathers_so_much_or_one_larger_command(leader: ReplicaBench) ->
     leader.tick()
     sizes = [len(entry) for _, entry in leader.log()[2:]]
     assert [size_bytes // 1000 for size_bytes in sizes] == [GATHER_BYTES // 1000, 0, COMMAND_BYTES // 1000, 0]
+
+
+def told(*, count: int) -> ReplicaBench:
+    """A leader that told so many callers a moment ago what became of their commands."""
+    leader = ReplicaBench().lead()
+    leader.tick(after_s=1.0)
+    for _ in range(count):
+        leader.propose(b"x")
+    leader.tick()
+    leader.acknowledge("b")
+    assert len(leader.results) == count
+    return leader
+
+
+def test_an_entry_waits_for_the_callers_that_were_told_a_moment_ago() -> None:
+    leader = told(count=3)
+    before = leader.last
+    for command in (b"x", b"y", b"z"):
+        assert leader.last == before
+        leader.propose(command)
+        assert leader.replica.gathers == (command != b"z")
+        leader.tick(after_s=GATHER_QUIET_S / 2)
+    assert leader.log()[before:] == [(1, pack([b"x", b"y", b"z"]))]
+
+
+def test_a_caller_alone_is_never_waited_for() -> None:
+    leader = told(count=1)
+    leader.propose(b"x")
+    assert not leader.replica.gathers
+    assert of_type(m.Append, leader.tick())
+
+
+def test_callers_that_stay_away_are_waited_for_a_moment() -> None:
+    leader = told(count=3)
+    leader.propose(b"x")
+    assert not of_type(m.Append, leader.tick())
+    assert leader.replica.next_wakeup() == pytest.approx(leader.clock.now_s + GATHER_QUIET_S)
+    assert of_type(m.Append, leader.tick(after_s=GATHER_QUIET_S))
+    leader.propose(b"y")  # and then no more
+    assert of_type(m.Append, leader.tick())
+
+
+def test_what_is_due_by_the_time_that_it_is_asked_for_is_not_forgotten() -> None:
+    leader = told(count=3)
+    leader.propose(b"x")
+    leader.tick(after_s=GATHER_QUIET_S / 2)
+    assert not leader.replica.has_more()
+    leader.clock.now_s += GATHER_QUIET_S
+    assert leader.replica.next_wakeup() == leader.clock.now_s
+
+
+def test_callers_that_come_late_are_not_waited_for_at_all() -> None:
+    leader = told(count=3)
+    leader.tick(after_s=GATHER_S)
+    leader.propose(b"x")
+    assert of_type(m.Append, leader.tick())
+
+
+def test_a_change_of_members_waits_for_no_callers() -> None:
+    leader = told(count=3)
+    leader.propose(b"x")
+    leader.replica.propose(b"", leader.results.append, change=True)
+    assert not leader.replica.gathers
 
 
 def test_another_leaders_entry_in_its_place_means_not_attempted(leader: ReplicaBench) -> None:

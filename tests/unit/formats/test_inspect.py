@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from registry import formats
 from registry.core import limits
 from registry.core.errors import Invalid, Reason
 from registry.formats import KINDS, inspect
@@ -53,6 +54,21 @@ def test_bytes_of_any_kind_can_be_kept_as_text_or_binary() -> None:
     for kind in ("text", "binary"):
         found = inspect(content, kind=kind)
         assert (found.kind, found.value_digest, found.semantic_digest) == (kind, f"v1:{digest}", f"s1:{digest}")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "is_opaque"),
+    [
+        (b"\xff\xfe", "", True),
+        (b"\xff\xfe", "binary", True),
+        (b"\xff\xfe", "dify", False),  # to be refused by its format
+        (b"text", "binary", False),  # literals that look like secrets are looked for
+        (b"text", "", False),
+        (b"", "", False),
+    ],
+)
+def test_bytes_that_are_no_text_mean_nothing(content: bytes, kind: str, is_opaque: bool) -> None:
+    assert formats.is_opaque(content, kind) == is_opaque
 
 
 def test_an_unknown_kind_lists_the_known_ones() -> None:

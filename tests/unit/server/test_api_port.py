@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from registry.server import limits
-from registry.server.api_port import SharedPort, StartError, look
+from registry.server.api_port import ApiPort, SharedPort, StartError, look
 from registry.server.config import Address
 
 
@@ -30,6 +30,18 @@ async def test_who_shares_a_port_already_is_another_program(monkeypatch: pytest.
         address = Address("127.0.0.1", other.getsockname()[1])
         with pytest.raises(StartError, match=r"^--http-listen 127.0.0.1:\d+: cannot bind: Address already in use"):
             await look(address, "--http-listen")
+
+
+@pytest.mark.parametrize("first", ["127.0.0.1", "localhost", "0.0.0.0", "::"])
+@pytest.mark.parametrize("second", ["127.0.0.1", "localhost", "0.0.0.0", "::"])
+async def test_two_that_do_not_share_a_port_cannot_both_have_it(first: str, second: str) -> None:
+    held, late = ApiPort([]), ApiPort([])
+    port = held.bind(Address(first, 0), None).port
+    await held.start([])
+    with pytest.raises(StartError, match=r"^--listen .*: cannot bind: Address already in use"):
+        late.bind(Address(second, port), None)
+    await held.stop()
+    await late.stop()
 
 
 async def test_a_port_that_is_given_up_in_time_is_free() -> None:

@@ -93,6 +93,27 @@ async def test_an_agent_that_has_it_hears_nothing(fleet: Fleet) -> None:
     assert (await fleet.only()).instruction.generation == 1
 
 
+async def test_a_switch_that_the_look_at_another_pointer_commits_is_answered(fleet: Fleet) -> None:
+    await fleet.switch(1)
+    both = [Holding(workflow=name, generation=generation, digest="") for name, generation in ((FLOW, 1), ("c/d", 0))]
+    ask = fleet.ask(follows=tuple(both))
+    assert fleet.delivery.answer(ask) == []
+
+    cluster = fleet.member.cluster
+    move = commands.Move(workflow=FLOW, pointer="active", target=2)
+    switch = commands.Switch(**fleet.member.stamp(), principal="ada", moves=(move,), reason="because")
+    cluster.machine.apply(cluster.environment.transaction(), commands.encode(switch), limits.FEATURE_LEVEL)
+
+    def commit() -> None:  # as a member that has told its callers, and holds the commit back
+        cluster.environment.before_snapshot = lambda: None
+        cluster.environment.commit()
+        cluster.machine.committed()
+
+    cluster.environment.before_snapshot = commit
+    (found,) = await fleet.answer(ask)
+    assert (found.instruction.workflow, found.instruction.generation) == (FLOW, 2)
+
+
 async def test_how_content_comes_depends_on_what_the_agent_has(fleet: Fleet) -> None:
     await fleet.switch(1)
     await fleet.switch(2)

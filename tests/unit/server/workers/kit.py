@@ -34,7 +34,7 @@ STATE = m.State(STATUS, "127.0.0.1:7400", "", None)
 
 @dataclass
 class TestedCluster:
-    """cluster.api.Access that does what the test says: `results` of proposals, in order; `gate` holds everything."""
+    """cluster.api.Cluster that does what the test says: `results` of proposals, in order; `gate` holds everything."""
 
     __test__ = False
 
@@ -42,6 +42,7 @@ class TestedCluster:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     proposed: list[bytes] = field(default_factory=list)
     barriers: int = 0
+    shows: int = 0
     no_majority: Exception | None = None
 
     async def propose(self, command: bytes, *, timeout_s: float) -> bytes:
@@ -51,6 +52,9 @@ class TestedCluster:
         if isinstance(result, Exception):
             raise result
         return result
+
+    def show(self) -> None:
+        self.shows += 1
 
     async def barrier(self, *, timeout_s: float) -> None:
         self.barriers += 1
