@@ -1,8 +1,8 @@
 """One running member: a replica on the running asyncio loop, over sockets, a clock and an environment.
 
-Event-driven: a proposal or a message schedules a tick behind the callbacks that are ready now, so that everything that
-arrived together shares one sync; a timer wakes it for heartbeats and elections. A tick that raises ends the member:
-`failure` tells, and the process has to end.
+Event-driven: a proposal that is due or a message schedules a tick behind the callbacks that are ready now, so that
+everything that arrived together shares one sync; a timer wakes it for heartbeats, elections and proposals that waited
+for others. A tick that raises ends the member: `failure` tells, and the process has to end.
 """
 
 from __future__ import annotations
