@@ -22,6 +22,7 @@ from registry.server.health import Health
 
 Handler: TypeAlias = "grpc.GenericRpcHandler[object, object]"
 _ANY = ("0.0.0.0", "::")
+_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 BIND_HINT = "stop what listens there, or choose another address"
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
@@ -112,14 +113,23 @@ async def look(address: Address, flag: str) -> None:
 
 
 def _probe(address: Address) -> None:
-    """Raises OSError where anybody listens on an address that gRPC would take: on any of a name's, and in both families
-    where it is any address."""
+    """Raises OSError where anybody listens on an address that gRPC would take: on any of a name's that this machine
+    has, and in both families where it is any address."""
     if address.host in _ANY and socket.has_dualstack_ipv6():
         socket.create_server(("::", address.port), family=socket.AF_INET6, dualstack_ipv6=True).close()
         return
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    for family, host in {(family, str(place[0])) for family, _, _, _, place in found}:
-        socket.create_server((host, address.port), family=family).close()
+    places = {(family, str(place[0])) for family, _, _, _, place in found}
+    absent = []
+    for family, host in places:
+        try:
+            socket.create_server((host, address.port), family=family).close()
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise
+            absent.append(error)  # localhost is ::1 too in many a container that has no IPv6
+    if len(absent) == len(places):
+        raise absent[0]
 
 
 def said(error: OSError) -> str:

@@ -32,8 +32,11 @@ async def test_who_shares_a_port_already_is_another_program(monkeypatch: pytest.
             await look(address, "--http-listen")
 
 
-@pytest.mark.parametrize("first", ["127.0.0.1", "localhost", "0.0.0.0", "::"])
-@pytest.mark.parametrize("second", ["127.0.0.1", "localhost", "0.0.0.0", "::"])
+HOSTS = ["127.0.0.1", "localhost", "0.0.0.0", *(["::"] if socket.has_dualstack_ipv6() else [])]
+
+
+@pytest.mark.parametrize("first", HOSTS)
+@pytest.mark.parametrize("second", HOSTS)
 async def test_two_that_do_not_share_a_port_cannot_both_have_it(first: str, second: str) -> None:
     held, late = ApiPort([]), ApiPort([])
     port = held.bind(Address(first, 0), None).port
@@ -42,6 +45,16 @@ async def test_two_that_do_not_share_a_port_cannot_both_have_it(first: str, seco
         late.bind(Address(second, port), None)
     await held.stop()
     await late.stop()
+
+
+async def test_an_address_of_a_name_that_this_machine_lacks_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    lacking, there = (*stream, ("192.0.2.1", 0)), (*stream, ("127.0.0.1", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [lacking, there])
+    await look(Address("a.name", 0), "--listen")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [lacking])
+    with pytest.raises(StartError, match="cannot bind: Cannot assign requested address"):
+        await look(Address("a.name", 0), "--listen")
 
 
 async def test_a_port_that_is_given_up_in_time_is_free() -> None:
