@@ -1,4 +1,4 @@
-"""What three members cost while nobody calls them: CPU, and commits (each is a sync)."""
+"""What three members cost while nobody calls them: CPU, and bytes written to the disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from bench.report import Row
-from bench.resources import commits, cpu_s
+from bench.resources import cpu_s, written_bytes
 from registry.cli.local_cluster import LocalCluster
 from registry.client import Client
 
@@ -17,7 +17,7 @@ BAR_PERCENT = 2.0
 
 async def idle(directory: Path, turns: int) -> list[Row]:
     percent: list[dict[str, float]] = []  # by member, one each turn
-    syncs: list[dict[str, int]] = []
+    written: list[dict[str, int]] = []
     async with LocalCluster(directory / "idle", 3) as cluster:
         async with Client(cluster.endpoints) as client:
             leader = (await client.status()).leader
@@ -27,23 +27,23 @@ async def idle(directory: Path, turns: int) -> list[Row]:
             await asyncio.sleep(MEASURE_S)
             after, took_s = _now(cluster), time.monotonic() - began_s
             percent.append({name: 100 * (after[name][0] - before[name][0]) / took_s for name in after})
-            syncs.append({name: after[name][1] - before[name][1] for name in after})
+            written.append({name: after[name][1] - before[name][1] for name in after})
     followers = [name for name in cluster.members if name != leader]
     return [
         _row("the leader", [each[leader] for each in percent]),
         _row("the busier follower", [max(each[name] for name in followers) for each in percent]),
         Row(
             question="idle",
-            shape=f"the member that syncs most, in {MEASURE_S:.0f} s",
-            unit="syncs",
-            ours=tuple(max(each.values()) for each in syncs),
+            shape=f"the member that writes most, in {MEASURE_S:.0f} s",
+            unit="bytes",
+            ours=tuple(max(each.values()) for each in written),
         ),
     ]
 
 
 def _now(cluster: LocalCluster) -> dict[str, tuple[float, int]]:
-    """CPU seconds and commits of each member."""
-    return {name: (cpu_s(member), commits(member)) for name, member in cluster.members.items()}
+    """CPU seconds and written bytes of each member."""
+    return {name: (cpu_s(member), written_bytes(member)) for name, member in cluster.members.items()}
 
 
 def _row(who: str, percent: list[float]) -> Row:

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import lmdb
-
 from registry.cli.local_cluster import LocalMember
-from registry.server.identity import DATABASE
 
 MIB = 1024**2
 _TICKS_S = os.sysconf("SC_CLK_TCK")
@@ -62,6 +59,10 @@ def _cpu_s(number: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_S
 
 
+def written_bytes(member: LocalMember) -> int:
+    return _written_bytes(pid(member))
+
+
 def _written_bytes(number: int) -> int:
     """What the process has caused to be written to a disk."""
     lines = Path(f"/proc/{number}/io").read_text().splitlines()
@@ -104,18 +105,6 @@ class Meter:
         loopback = Path("/sys/class/net/lo/statistics/tx_bytes").read_text()
         cpu, disk = sum(map(_cpu_s, numbers)), sum(map(_written_bytes, numbers))
         return Used(time.monotonic(), cpu, disk, int(loopback))
-
-
-def commits(member: LocalMember) -> int:
-    """Transactions committed to the member's database, ever: each is one sync."""
-    root = member.data_dir / DATABASE
-    current = root / (root / "CURRENT").read_text().strip()
-    # Without a lock: only the meta page is read, and a running member must not notice.
-    environment = lmdb.open(str(current), readonly=True, lock=False, create=False)
-    try:
-        return int(environment.info()["last_txnid"])
-    finally:
-        environment.close()
 
 
 def load_average() -> str:

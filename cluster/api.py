@@ -23,7 +23,7 @@ class StateMachine(Protocol):
         ...
 
     def committed(self) -> None:
-        """The tick's transaction is durable and visible to snapshots; something may have been applied in it."""
+        """The tick's transaction is committed, and who looks sees it; something may have been applied in it."""
         ...
 
     def forget_log(self) -> bool:
@@ -122,7 +122,7 @@ class Access(Protocol):
         ...
 
     async def barrier(self, *, timeout_s: float) -> None:
-        """Return when a snapshot taken now holds everything acknowledged anywhere before the call.
+        """Return when who looks now sees everything acknowledged anywhere before the call.
         Raises NotAttempted."""
         ...
 
@@ -133,6 +133,11 @@ class Access(Protocol):
     @property
     def has_room(self) -> bool:
         """As in ClusterStatus, for far less: every proposal asks."""
+        ...
+
+    @property
+    def level(self) -> int:
+        """Likewise."""
         ...
 
     def status(self) -> ClusterStatus: ...
@@ -148,8 +153,12 @@ class Cluster(Access, Protocol):
         ...
 
     def show(self) -> None:
-        """What callers here were told is committed from now on, so that others see it too, in this process and in
-        those that read its environment. Snapshots of this process do anyway."""
+        """What callers here were told is committed from now on, so that others in this process see it too. Who reads
+        the environment here does anyway."""
+        ...
+
+    def checkpoint(self) -> None:
+        """Other processes that read the environment see it from now on. Raises OutcomeUnknown: they do not."""
         ...
 
     async def change(self, change: Change, *, timeout_s: float) -> Changed:

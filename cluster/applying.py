@@ -41,7 +41,7 @@ class Applying:
 
     @property
     def has_news(self) -> bool:
-        """Whether something was applied that is not durable yet."""
+        """Whether something was applied that is not committed yet."""
         return self._journal.applied != self._announced
 
     def apply(self, index: int, entry: bytes, term: int) -> None:
@@ -78,7 +78,7 @@ class Applying:
         self._state_machine.installed()
 
     def committed(self) -> None:
-        """The tick's transaction is durable."""
+        """The tick's transaction is committed."""
         if self.has_news:
             self._announced = self._journal.applied
             self._state_machine.committed()

@@ -43,7 +43,8 @@ class Compactor:
         """What changes during a copy is copied again, until so little does that it can be done between two ticks."""
         loop = asyncio.get_running_loop()
         for _ in range(COMPACTION_COPIES):
-            if await loop.run_in_executor(None, compaction.copy) <= COMPACTION_ROWS:
+            await loop.run_in_executor(None, compaction.copy)
+            if await self._between_ticks(compaction.changed) <= COMPACTION_ROWS:
                 break
         return await self._between_ticks(compaction.finish)
 

@@ -44,12 +44,12 @@ class Damage:
 
     def _note(self, damage: Damaged) -> str:
         if index := log_index(damage):
-            with self._environment.snapshot() as snapshot:
-                applied = applied_in(snapshot)
+            self._environment.abort()
+            with self._environment.peek() as reader:
+                applied = applied_in(reader)
             if index > applied:
                 return f"{damage}. {REPLACE}"
             if index < applied:
-                self._environment.abort()
                 self._journal.drop_unreadable(index)
                 self._environment.commit()
                 return f"{damage}. The log up to there was dropped, nothing needs it here: start this member again"

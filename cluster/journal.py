@@ -88,9 +88,11 @@ class Journal:
     def __init__(self, environment: Environment, founding: Configuration = NOBODY) -> None:
         """`founding`: the configuration of an environment that has none yet."""
         self._environment = environment
+        self._has_promises = False  # whether the open transaction holds what the others may be told to rely on
         self.load()
         if self.applied_configuration == NOBODY and founding != NOBODY:
             environment.transaction().put(APPLIED, _CONFIGURATION, configuration.encode(founding))
+            self._has_promises = True
             self.applied_configuration = founding
             self._choose_configuration()
 
@@ -99,33 +101,33 @@ class Journal:
         self._cache: list[Entry] = []  # the newest entries, contiguous up to `last`
         self._cache_bytes = 0
         self._configurations: list[tuple[int, Configuration]] = []  # above `applied`, in order
-        with self._environment.snapshot() as snapshot:
+        with self._environment.peek() as reader:
             with _promised():
-                self._load_own(snapshot)
-                self.first, self.last = _ends_of_log(snapshot)
-            self._load_applied(snapshot)
-            unreadable = self._load_log(snapshot)
+                self._load_own(reader)
+                self.first, self.last = _ends_of_log(reader)
+            self._load_applied(reader)
+            unreadable = self._load_log(reader)
         if unreadable:
             self._drop(unreadable)
         self._choose_configuration()
 
-    def _load_own(self, snapshot: Reader) -> None:
-        rows = dict(snapshot.scan(META))  # a key that has changed is met in no other way
+    def _load_own(self, reader: Reader) -> None:
+        rows = dict(reader.scan(META))  # a key that has changed is met in no other way
         self._term = _number(rows.get(_TERM))
         self._vote = rows[_VOTE].decode() if _VOTE in rows else None
         self.diverged, self._forget_to = _number(rows.get(_DIVERGED)), _number(rows.get(_FORGET))
         self.damaged = rows.get(_DAMAGED, b"").decode()
 
-    def _load_applied(self, snapshot: Reader) -> None:
+    def _load_applied(self, reader: Reader) -> None:
         """Where it cannot be read how far the state is applied, the log reaches as far at least."""
         rows: dict[bytes, bytes | None] = {}
         try:
-            rows.update(snapshot.scan(APPLIED))
+            rows.update(reader.scan(APPLIED))
         except Damaged as damage:
             self.damaged, is_unreadable = self.damaged or str(damage), True
             for key in (_INDEX, _CONFIGURATION, _DIGEST):
                 with suppress(Damaged):
-                    rows[key] = snapshot.get(APPLIED, key)
+                    rows[key] = reader.get(APPLIED, key)
         else:
             is_unreadable = False
         self.applied = _number(rows.get(_INDEX)) or (self.last if is_unreadable else 1)  # the log starts with a no-op
@@ -134,22 +136,22 @@ class Journal:
             self.applied_configuration = configuration.decode(stored)
         else:
             with _promised():
-                self.applied_configuration = self._configuration_in_log(snapshot) if is_unreadable else NOBODY
+                self.applied_configuration = self._configuration_in_log(reader) if is_unreadable else NOBODY
 
-    def _configuration_in_log(self, snapshot: Reader) -> Configuration:
+    def _configuration_in_log(self, reader: Reader) -> Configuration:
         """An older one than the applied one, perhaps: it tells whom to ask for a state."""
-        for key, _ in snapshot.scan(CONFIGURATIONS, stop=_U64.pack(self.applied + 1), reverse=True):
-            if found := entries.unpack_configuration((snapshot.get(LOG, key) or b"")[8:]):
+        for key, _ in reader.scan(CONFIGURATIONS, stop=_U64.pack(self.applied + 1), reverse=True):
+            if found := entries.unpack_configuration((reader.get(LOG, key) or b"")[8:]):
                 return found
         raise DataDamaged(f"{self.damaged}: the configuration. {REPLACE}")
 
-    def _load_log(self, snapshot: Reader) -> int:
+    def _load_log(self, reader: Reader) -> int:
         """Read all that is not applied, and what fits in the cache. Returns the index of an applied row that cannot be
         read, and can be dropped; 0: there is none so far."""
         newest: list[Entry] = []
         index = self.last
         try:
-            for key, row in snapshot.scan(LOG, reverse=True):
+            for key, row in reader.scan(LOG, reverse=True):
                 if key != _U64.pack(index):
                     raise Damaged(LOG, key, f"it stands in the place of {index}")
                 if index > self.applied and (found := entries.unpack_configuration(row[8:])):
@@ -182,6 +184,12 @@ class Journal:
         newest = self._configurations[-1] if self._configurations else (0, self.applied_configuration)
         self.configuration_index, self.configuration = newest  # 0: the applied one
 
+    def commit(self) -> None:
+        """Of a tick that has only applied, a crash leaves nothing to mend: what it applied is committed by a majority
+        and is applied again. So that is made durable along with the next promise."""
+        self._environment.commit(synced=self._has_promises)
+        self._has_promises = False
+
     def at(self, index: int) -> Entry:
         """The entry at `index`, first <= index <= last."""
         offset = index - (self.last - len(self._cache) + 1)
@@ -209,12 +217,14 @@ class Journal:
     def set_configuration(self, applied: Configuration) -> None:
         """The entry that is being applied is this configuration."""
         self._environment.transaction().put(APPLIED, _CONFIGURATION, configuration.encode(applied))
+        self._has_promises = True  # a removed member must know it in its next life, since nobody talks to it any more
         self.applied_configuration = applied
         self._configurations = self._configurations[1:]
         self._choose_configuration()
 
     def set_diverged(self, index: int) -> None:
         self._environment.transaction().put(META, _DIVERGED, _U64.pack(index))
+        self._has_promises = True
 
     def mark_damaged(self, why: str) -> None:
         """The state must be replaced by that of another member."""
@@ -277,6 +287,7 @@ class Journal:
         assert idx == self.last + 1, f"a gap in the log: {idx} after {self.last}"
         transaction = self._environment.transaction()
         transaction.put(LOG, _U64.pack(idx), _U64.pack(term) + command)
+        self._has_promises = True
         self.last = idx
         if found := entries.unpack_configuration(command):
             transaction.put(CONFIGURATIONS, _U64.pack(idx), b"")
@@ -296,6 +307,7 @@ class Journal:
         keep = self.first + position
         assert keep > self.applied, f"truncation at {keep} would undo applied {self.applied}"
         self._delete_rows(keep, self.last + 1)
+        self._has_promises = True
         while self._configurations and self._configurations[-1][0] >= keep:
             self._configurations.pop()
         self._choose_configuration()
@@ -332,6 +344,7 @@ class Journal:
 
     def setCurrentTerm(self, term: int, vote: str | None) -> None:
         _put_term(self._environment.transaction(), term, vote)
+        self._has_promises = True
         self._term, self._vote = term, vote
 
     def getCurrentTerm(self) -> int:

@@ -30,6 +30,10 @@ CANDIDATES = 64  # processes that wait to be admitted, remembered by one member
 PEER_CONNECTIONS = MEMBERS + CANDIDATES + 64  # inbound, the last ones for handshakes
 PROMOTE_LAG = 1000  # entries that an observer may be behind when it becomes a voter
 CHUNK_BYTES = 256 * KIB  # rows in one chunk of a state on its way (or one larger row alone)
+WAL_BYTES = 8 * MIB  # of commits in the write-ahead log: past them, or the seconds, they go into the tables' file
+WAL_ROW_BYTES = 1 * KIB  # so many for each row at least: one of a few bytes may change a page, of four times as much
+WAL_SHARE = 8  # of the reserve, at most: what waits must find its room
+CHECKPOINT_S = 1.0
 LOAD_COMMIT_BYTES = 2 * MIB  # rows of a state on its way in, held in memory until they are committed
 
 HANDSHAKE_S = 5.0

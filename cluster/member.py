@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -36,6 +37,7 @@ from cluster.damage import repaired_by
 from cluster.kv.api import CompactionLost, Environment
 from cluster.limits import (
     CATCH_UP_BYTES_S,
+    CHECKPOINT_S,
     COMMAND_BYTES,
     FLOW,
     LOCAL,
@@ -128,6 +130,8 @@ class Member:
         self._between: list[tuple[Callable[[], int], asyncio.Future[int]]] = []  # to be called between two ticks
         self._compactor = Compactor(environment, self._between_ticks)
         self._commit_due: asyncio.Handle | None = None
+        self._checkpoint_due: asyncio.TimerHandle | None = None
+        self._environment = environment
         environment.before_snapshot = self.show
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
@@ -139,6 +143,7 @@ class Member:
         """Bind and take part. Raises OSError when the peer address cannot be had."""
         self._loop = asyncio.get_running_loop()
         self._failure = self._loop.create_future()
+        self._environment.failed = self._fail
         await self._peers.listen()
         self._configure()
         if self._replica.configuration == NOBODY:
@@ -189,8 +194,8 @@ class Member:
         proposal = self._replica.propose(command, partial(_settle, future), change=change)
         self._proposals += 1
         self._proposals_bytes += len(command)
-        if self._replica.gathers:
-            self._arm()
+        if due := self._replica.gathers_until:
+            self._arm(due)
         else:
             self._wake()
         try:
@@ -292,6 +297,10 @@ class Member:
     def has_room(self) -> bool:
         return self._replica.has_room()
 
+    @property
+    def level(self) -> int:
+        return self._replica.journal.applied_configuration.level
+
     def status(self) -> ClusterStatus:
         return cluster_status(self._config.record, self._config.level, self._replica, self._peers)
 
@@ -373,6 +382,18 @@ class Member:
             self._commit_due.cancel()
             self._commit()
 
+    def checkpoint(self) -> None:
+        self.show()
+        if self._checkpoint_due:
+            self._checkpoint_due.cancel()
+            self._checkpoint_due = None
+        if self._stopped or not self._ran(self._replica.checkpoint):
+            raise OutcomeUnknown("this member is stopping")
+
+    def _on_checkpoint(self) -> None:
+        with suppress(OutcomeUnknown):
+            self.checkpoint()
+
     def _commit(self) -> None:
         self._commit_due = None
         if self._stopped or not self._ran(self._replica.commit):
@@ -380,9 +401,12 @@ class Member:
         again, self._ticking, self._again = self._again or self._replica.has_more(), False, False
         self._call_between()
         self._configure()
+        if self._checkpoint_due is None and self._environment.is_behind:
+            assert self._loop is not None
+            self._checkpoint_due = self._loop.call_later(CHECKPOINT_S, self._on_checkpoint)
         if again:
             self._wake()
-        self._arm()
+        self._arm(self._replica.next_wakeup())
 
     def _ran(self, half: Callable[[], object]) -> bool:
         """Run half a tick. False: it failed, memory and disk may disagree now, and the process must end."""
@@ -399,10 +423,9 @@ class Member:
         if not self._failure.done():
             self._failure.set_result(error)
 
-    def _arm(self) -> None:
+    def _arm(self, due: float) -> None:
         """A timer that is early enough stays: firing for nothing costs less than moving it at every tick."""
         assert self._loop is not None
-        due = self._replica.next_wakeup()
         if self._timer is None or due < self._timer_due:
             if self._timer:
                 self._timer.cancel()
@@ -416,8 +439,9 @@ class Member:
     def _halt(self) -> None:
         self._stopped = True
         self._call_between()
-        if self._timer:
-            self._timer.cancel()
+        for timer in (self._timer, self._checkpoint_due):
+            if timer:
+                timer.cancel()
 
 
 def _settle(future: asyncio.Future[_T], value: _T) -> None:

@@ -59,11 +59,12 @@ class Proposals:
 
     # ---- as the leader
     def are_due(self) -> bool:
-        """Whether it is time for the next entry. Callers come one after another, and an entry costs each member two
-        syncs: those that were told something a moment ago are waited for, as long as they go on coming."""
-        return bool(self.commands) and (len(self.commands) >= self._expected or self._due_at() <= self._now())
+        """Whether it is time for the next entry. Callers come one after another, and an entry costs each member a
+        sync and two ticks: those that were told something a moment ago are waited for, as long as they go on coming."""
+        return bool(self.commands) and (len(self.commands) >= self._expected or self.due_at() <= self._now())
 
-    def _due_at(self) -> float:
+    def due_at(self) -> float:
+        """When those that are here are waited with no longer."""
         return min(self._added_at + GATHER_QUIET_S, self._told_at + GATHER_S)
 
     def gather(self) -> list[Proposal]:
@@ -178,7 +179,7 @@ class Proposals:
             self.give_up(leader)
 
     def next_wakeup(self) -> float:
-        gathering = self._due_at() if self.commands and not self.are_due() else float("inf")
+        gathering = self.due_at() if self.commands and not self.are_due() else float("inf")
         return min((gathering, *self._deposed.values()))
 
     def tell(self) -> bool:

@@ -157,7 +157,7 @@ class Reads:
         return any(index <= applied for index, _ in self._barriers)
 
     def tell(self, applied: int) -> None:
-        """The transaction that holds what they will see is durable."""
+        """The transaction that holds what they will see is committed."""
         if self._barriers:
             waiting = self._barriers
             self._barriers = [barrier for barrier in waiting if barrier[0] > applied]

@@ -1,6 +1,7 @@
 """One member's Raft, without I/O: messages and proposals go in, messages and results come out, a tick at a time.
 
-A tick handles everything that arrived since the last one inside one write transaction and syncs it once:
+A tick handles everything that arrived since the last one inside one write transaction, and syncs it where
+it holds a promise:
 
     inbox -> guard -> engine (elect, commit, apply) -> gather proposals into one entry -> COMMIT (sync) -> promises
 
@@ -217,9 +218,10 @@ class Replica:
         return proposal
 
     @property
-    def gathers(self) -> bool:
-        """Whether what was proposed waits for more, and needs no tick yet."""
-        return self.engine.leads() and not self._proposals.changes and not self._proposals.are_due()
+    def gathers_until(self) -> float:
+        """What was proposed waits for more, and needs no tick until then; 0: it does not wait."""
+        waits = self.engine.leads() and not self._proposals.changes and not self._proposals.are_due()
+        return self._proposals.due_at() if waits else 0.0
 
     def withdraw(self, proposal: Proposal) -> bool:
         """Give up waiting. True: it has not happened and will not. False: it may; it is not forwarded again."""
@@ -257,6 +259,8 @@ class Replica:
             if self.room.look():
                 self.reports.hasten()
             inbox, self._inbox = self._inbox, []
+            if any(isinstance(message, m.Fetch) for _, message in inbox):
+                self._environment.checkpoint()  # no later one can be given from inside this tick
             for peer, message in inbox:
                 self._receive(peer, message)
                 self.guard.reconcile()
@@ -293,7 +297,7 @@ class Replica:
         if self.engine.leads():
             self._flush(only=EARLY)
         with self.damage.ends_the_member():
-            self._environment.commit()
+            self.journal.commit()
             self._durable = self.journal.last
             self._applying.committed()
             self._reads.tell(self.journal.applied)
@@ -326,6 +330,12 @@ class Replica:
             return False
         lone = self.voters == {self.id} and self.engine.commit_index() < self.journal.last
         return lone or self.journal.forgetting or (self._proposals.are_due() and self._appends())
+
+    def checkpoint(self) -> None:
+        """Between ticks: what was committed is seen by other processes that read the environment, and the next start
+        need not take it in. Raises DataDamaged."""
+        with self.damage.ends_the_member():
+            self._environment.checkpoint()
 
     def close(self) -> None:
         self.recovery.close()

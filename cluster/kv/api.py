@@ -2,6 +2,9 @@
 
 Two twins pass the same contract tests (tests/unit/cluster/test_kv.py): `lmdb_env` on a disk, `memory_env` for
 simulation. One environment holds log and state, so that one synced commit makes both durable together.
+
+A commit is durable at once or with the next one that is: a crash leaves what some commit has left, the last synced one
+or a later one. A checkpoint is the step at which what was committed reaches those who read the disk.
 """
 
 from __future__ import annotations
@@ -30,9 +33,13 @@ class Compaction(Protocol):
     """A second file that takes the place of the first, without its free pages, while writing goes on."""
 
     def copy(self) -> int:
-        """Copy what was committed and changed since the last copy, at first everything, and make it durable. Long: may
-        run in a worker thread, one at a time. Returns how many rows have changed since it began.
+        """Copy what has changed since the last copy, as of the last checkpoint, at first everything, and make it
+        durable. Long: may run in a worker thread, one at a time. Returns how many rows have changed since it began.
         Raises CompactionLost, OSError and what a store raises (no room): then call `abandon`."""
+        ...
+
+    def changed(self) -> int:
+        """How many rows have changed since the last copy began, between two transactions."""
         ...
 
     def finish(self) -> int:
@@ -83,8 +90,13 @@ class Snapshots(Protocol):
     """All that a process needs that only reads."""
 
     def snapshot(self) -> AbstractContextManager[Reader]:
-        """The last committed state. Stays as it is while commits and a replacement go on; a disk keeps what it shows
-        until it ends, so a long one (a minute) costs space."""
+        """The last committed state, or if a transaction is open, that of the last checkpoint. Stays as it is while
+        commits and a replacement go on; a disk keeps what it shows until it ends, so a long one (a minute) costs
+        space, and asking for one a checkpoint."""
+        ...
+
+    def peek(self) -> AbstractContextManager[Reader]:
+        """A short look at everything written so far, for far less: nothing may be written until it ends."""
         ...
 
 
@@ -92,7 +104,11 @@ class Environment(Snapshots, Protocol):
     """Used by one thread, but for `sync` and `Compaction.copy`."""
 
     before_snapshot: Callable[[], None]
-    """Called whenever a snapshot is asked for: who holds back a commit that others know of makes it then."""
+    """Called whenever somebody wants to read: who holds back a commit that others know of makes it then."""
+
+    failed: Callable[[BaseException], None]
+    """Called when what was committed cannot be kept, wherever that is found out: nothing can be read or written any
+    more, and the process must end."""
 
     @property
     def tables(self) -> tuple[str, ...]: ...
@@ -101,12 +117,23 @@ class Environment(Snapshots, Protocol):
         """The open write transaction, begun if there is none."""
         ...
 
-    def commit(self) -> None:
-        """Make the open transaction durable (synced) and visible; nothing to do if none was begun."""
+    def commit(self, *, synced: bool = True) -> None:
+        """End the open transaction, if there is one. It is durable afterwards, with all before it; or not `synced`,
+        with the next one that is."""
+        ...
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a checkpoint is due some time."""
+        ...
+
+    def checkpoint(self) -> None:
+        """Readers of the disk in other processes see what was committed. Long after many commits; nothing is done
+        while a transaction is open."""
         ...
 
     def abort(self) -> None:
-        """The open transaction, if any, is lost."""
+        """What was written since the last commit is lost."""
         ...
 
     def size_bytes(self, table: str) -> int:
@@ -124,7 +151,8 @@ class Environment(Snapshots, Protocol):
         ...
 
     def compaction(self) -> Compaction:
-        """Begin to rewrite this environment without its free pages; one at a time: one begun before is abandoned."""
+        """Begin to rewrite this environment without its free pages; one at a time: one begun before is abandoned. Of
+        what was deleted and committed before, nothing is left then."""
         ...
 
     def incoming(self) -> Environment:

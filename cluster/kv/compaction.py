@@ -1,7 +1,7 @@
 """A generation written anew without its free pages, while the old one goes on.
 
-LMDB copies the last commit through a pipe, so that the copy is synced bit by bit (the disk is shared, and the syncs of
-commits wait behind it) and can be given up in the middle. Rows are then copied as they are stored, damaged ones too:
+LMDB copies the last checkpoint through a pipe, so that the copy is synced bit by bit (the disk is shared, and the syncs
+of commits wait behind it) and can be given up in the middle. Rows are then copied as they are stored, damaged ones too:
 rewriting a row would give it a checksum that is right.
 """
 
@@ -35,11 +35,12 @@ class LmdbCompaction:
         source: Generation,
         directory: Path,
         options: Options,
+        checkpoint: Callable[[], None],
         take_over: Callable[[Generation], None],
         delete: Callable[[Path], None],
     ) -> None:
         self._source, self._directory, self._options = source, directory, options
-        self._take_over, self._delete = take_over, delete
+        self._checkpoint, self._take_over, self._delete = checkpoint, take_over, delete
         self._target: Generation | None = None
         self._touched: set[tuple[str, bytes]] = set()  # committed since the last copy began
         self._noting = Lock()
@@ -67,9 +68,16 @@ class LmdbCompaction:
                 self._copy_touched(self._target)
             return len(self._touched)
 
+    def changed(self) -> int:
+        self._checkpoint()
+        with self._noting:
+            return len(self._touched)
+
     def finish(self) -> int:
         with self._step():
             assert self._target is not None, "nothing was copied"
+            self._checkpoint()
+            self._check()  # more may have changed than was kept account of
             self._copy_touched(self._target)
             given_back = self._source.used_bytes() - self._target.used_bytes()  # what is set aside is set aside again
             self._is_taken = self._is_lost = True
@@ -83,7 +91,7 @@ class LmdbCompaction:
             if not self._is_taken:
                 self._is_taken = True
                 if self._target is not None:
-                    self._target.lmdb.close()
+                    self._target.close()
                 self._delete(self._directory)
 
     @contextmanager

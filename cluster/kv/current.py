@@ -2,6 +2,7 @@
 
     N      format 1: rows without checksums
     N.v2   format 2: rows as lmdb_rows.py stores them
+    N.v3   format 3: with a write-ahead log beside them
 
 Number and format are one name, so that one renaming settles both. A release that knows only format 1 finds no number
 in CURRENT and starts nothing.
@@ -20,7 +21,8 @@ from cluster.kv.generation import sync_directory
 CURRENT = "CURRENT"
 NEW = CURRENT + ".new"
 FIRST = 1
-FORMAT = 2
+SEALED = 2
+FORMAT = 3
 
 _NAME = re.compile(r"(\d{1,18})(?:\.v(\d{1,9}))?", re.ASCII)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,14 +11,18 @@ from zlib import crc32
 
 import lmdb
 
+from cluster.kv.api import Damaged
 from cluster.kv.lmdb_rows import LmdbReader, LmdbTransaction, Tables
+from cluster.kv.wal import CANNOT, KEY_BYTES, NO_PLACE, Wal
+from cluster.limits import WAL_BYTES
 
 LEFT_BYTES = 4 * 1024 * 1024  # of a file system, for small files of anybody
 MOST_TABLES = 256  # in one environment, those of a newer release too
-DATA = "data.mdb"
-_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+DATA, WAL = "data.mdb", "wal"
+CHECKPOINTS = "kv_checkpoints"  # a table of every generation, which no environment shows: the log's epoch
+LOST = "What this member has promised may be lost with it: replace the member, or restore it from a backup"
 _META_PAGES = 2
+_EPOCH, _KEY = b"epoch", b"key"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Options:
     tables: tuple[str, ...]
     map_size_bytes: int
     max_readers: int
+    wal_bytes: int = WAL_BYTES
 
 
 class Shown:
@@ -58,8 +62,11 @@ class Shown:
 
     def _end(self) -> None:
         if self._then is not None and not self.snapshots:
-            self.lmdb.close()
+            self.close()
             self._then(self.directory)
+
+    def close(self) -> None:
+        self.lmdb.close()
 
 
 def show(directory: Path, options: Options) -> Shown:
@@ -97,12 +104,49 @@ class Generation(Shown):
         environment.reader_check()  # slots of processes that were killed
         with environment.begin(write=True) as transaction:
             # Those that this release does not know stay, and take their place.
-            known = dict.fromkeys((*options.tables, *(name.decode() for name in environment.dbs())))
+            known = dict.fromkeys((*options.tables, CHECKPOINTS, *(name.decode() for name in environment.dbs())))
             tables = {name: environment.open_db(name.encode(), transaction) for name in known}
         super().__init__(directory, environment, tables)
+        self.wal = Wal(directory / WAL, self._key(), self._epoch(), options.wal_bytes) if synced else None
 
     def writer(self, transaction: lmdb.Transaction[bytes]) -> LmdbTransaction:
         return LmdbTransaction(transaction, self.tables, self.seeds)
+
+    def _epoch(self) -> int:
+        return int.from_bytes(self._of_checkpoints(_EPOCH), "big")
+
+    def _key(self) -> bytes:
+        """The secret of the write-ahead log: never given out with a state, and durable before the first record."""
+        if known := self._of_checkpoints(_KEY):
+            return known
+        key = os.urandom(KEY_BYTES)
+        with self.lmdb.begin(write=True) as transaction:
+            self.writer(transaction).put(CHECKPOINTS, _KEY, key)
+        return key
+
+    def _of_checkpoints(self, key: bytes) -> bytes:
+        try:
+            with self.snapshot() as reader:
+                return reader.get(CHECKPOINTS, key) or b""
+        except Damaged as damage:
+            raise lmdb.CorruptedError(f"{self.directory} is damaged: {damage}. {LOST}") from damage
+
+    def checkpoint(self, transaction: lmdb.Transaction[bytes]) -> None:
+        """Commit, and begin the write-ahead log anew."""
+        assert self.wal is not None, "only an incoming environment has none"
+        epoch = self.wal.epoch + 1
+        try:
+            self.writer(transaction).put(CHECKPOINTS, _EPOCH, epoch.to_bytes(8, "big"))
+        except BaseException:
+            transaction.abort()
+            raise
+        transaction.commit()
+        self.wal.restart(epoch)
+
+    def close(self) -> None:
+        super().close()
+        if self.wal is not None:
+            self.wal.close()
 
     def size_bytes(self, transaction: lmdb.Transaction[bytes], table: str) -> int:
         stat = transaction.stat(self.tables[table])
@@ -136,7 +180,7 @@ class Generation(Shown):
         try:
             os.posix_fallocate(descriptor, used, wanted)
         except OSError as error:
-            if error.errno not in (*_NO_PLACE, *_CANNOT):
+            if error.errno not in (*NO_PLACE, *CANNOT):
                 raise
         finally:
             os.close(descriptor)

@@ -7,12 +7,14 @@ looks at the rows on both sides of its place: a search that a damaged key has le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
 from zlib import crc32
 
 import lmdb
 
 from cluster.kv.api import Damaged
+from cluster.kv.wal import Row
 
 SUM_BYTES = 4
 Tables = Mapping[str, "lmdb._Database"]
@@ -33,7 +35,8 @@ class LmdbReader:
         self._transaction = transaction
         self._tables = tables
         self._seeds = seeds
-        self.touched: list[tuple[str, bytes]] = []  # what was written, in order
+        self.changes: list[Row] = []  # what was written, in order
+        self.is_spent = False  # it met a page that cannot be read, or did half of a write: it can only be aborted
 
     def get(self, table: str, key: bytes) -> bytes | None:
         database = self._tables[table]
@@ -44,13 +47,14 @@ class LmdbReader:
             with self._transaction.cursor(database) as cursor:
                 self._look_around(table, cursor, key)
         except UNREADABLE as error:
+            self.is_spent = True
             raise Damaged(table, key, str(error)) from error
         return None
 
     def scan(
         self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        key, passed, before = start, 0, len(self.touched)
+        key, passed, before = start, 0, len(self.changes)
         with self._transaction.cursor(self._tables[table]) as cursor:
             try:
                 if edge := stop if reverse else start:
@@ -61,16 +65,17 @@ class LmdbReader:
                     value = self._unsealed(table, key, row)  # also of the row that ends it: is that its key?
                     if key < start if reverse else stop is not None and key >= stop:
                         return
-                    changes = len(self.touched)
+                    changes = len(self.changes)
                     yield key, value
                     passed += 1
-                    if changes == len(self.touched):
+                    if changes == len(self.changes):
                         found = cursor.prev() if reverse else cursor.next()
                     else:  # the row under the cursor may be gone: find the place again
                         found = _seek_below(cursor, key) if reverse else _seek_from(cursor, key + b"\0")
             except UNREADABLE as error:
+                self.is_spent = True
                 raise Damaged(table, key, str(error)) from error
-        is_all = not start and stop is None and before == len(self.touched)
+        is_all = not start and stop is None and before == len(self.changes)
         if is_all and passed != (count := self.count(table)):
             raise Damaged(table, key, f"{passed} rows of {count} are to be found")
 
@@ -113,23 +118,55 @@ def _seek_below(cursor: lmdb.Cursor[bytes], stop: bytes | None) -> bool:
     return cursor.prev() if cursor.set_range(stop) else cursor.last()
 
 
+class _Hidden(dict[str, "lmdb._Database"]):
+    def __init__(self, tables: Tables, spoilt: Mapping[str, Damaged]) -> None:
+        super().__init__((name, table) for name, table in tables.items() if name not in spoilt)
+        self._spoilt = spoilt
+
+    def __missing__(self, table: str) -> NoReturn:
+        raise self._spoilt[table]
+
+
 class LmdbTransaction(LmdbReader):
     def put(self, table: str, key: bytes, value: bytes) -> None:
-        self.touched.append((table, key))
-        self._transaction.put(key, seal(self._seeds[table], key, value), True, True, False, self._tables[table])
+        row = seal(self._seeds[table], key, value)
+        self._transaction.put(key, row, True, True, False, self._tables[table])
+        self.changes.append((table, key, row))
 
     def delete(self, table: str, key: bytes) -> bool:
-        self.touched.append((table, key))
-        return self._transaction.delete(key, db=self._tables[table])
+        was_there = self._transaction.delete(key, db=self._tables[table])
+        self.changes.append((table, key, None))
+        return was_there
 
     def write(self, table: str, rows: Mapping[bytes, bytes | None]) -> None:
         """In order of key: LMDB goes on where it is, and need not search."""
-        seed, sealed, touch = self._seeds[table], [], self.touched.append
+        self.is_spent, was_spent = True, self.is_spent  # in the middle it holds what no commit may
+        seed, sealed, changes = self._seeds[table], [], list[Row]()
         for key in sorted(rows):
-            touch((table, key))
             if (value := rows[key]) is None:
+                changes.append((table, key, None))
                 self._transaction.delete(key, db=self._tables[table])
             else:
-                sealed.append((key, seal(seed, key, value)))
+                row = seal(seed, key, value)
+                changes.append((table, key, row))
+                sealed.append((key, row))
         with self._transaction.cursor(self._tables[table]) as cursor:
             cursor.putmulti(sealed)
+        self.changes += changes
+        self.is_spent = was_spent
+
+    def hide(self, spoilt: Mapping[str, Damaged]) -> None:
+        """Who reads or writes one of these tables meets what damaged it."""
+        if spoilt:
+            self._tables = _Hidden(self._tables, spoilt)
+
+    def redo(self, rows: Sequence[Row]) -> None:
+        """Write again what `changes` held. Raises Damaged."""
+        for table, key, row in rows:
+            try:
+                if row is None:
+                    self._transaction.delete(key, db=self._tables[table])
+                else:
+                    self._transaction.put(key, row, db=self._tables[table])
+            except UNREADABLE as error:
+                raise Damaged(table, key, str(error)) from error

@@ -12,7 +12,7 @@ from cluster.kv.lmdb_rows import LmdbReader
 
 
 class LmdbView:
-    """Shows what the process that owns the environment in the directory `path` has committed. That process says which
+    """Shows the last checkpoint of the process that owns the environment in the directory `path`. It says which
     generation counts (`LmdbEnvironment.place`), and says it anew before whatever is true only of a newer one.
 
     Used by one thread, but for reading a snapshot. Raises lmdb.Error: a generation may be gone by the time it is
@@ -34,6 +34,8 @@ class LmdbView:
 
     def snapshot(self) -> AbstractContextManager[LmdbReader]:
         return self._shown.snapshot()
+
+    peek = snapshot
 
     def close(self) -> None:
         self._shown.lmdb.close()

@@ -199,6 +199,9 @@ class MemoryCompaction:
         self._is_copied = True
         return 0
 
+    def changed(self) -> int:
+        return 0
+
     def finish(self) -> int:
         self._check()
         assert self._is_copied, "nothing was copied"
@@ -214,31 +217,48 @@ class MemoryCompaction:
 
 
 class MemoryEnvironment:
-    """`crash()` is a power loss: the open transaction and the incoming environment are gone, what was committed
-    stays. A subclass may fail before or after `commit` and `replace`: each is one durable step.
+    """`crash()` is a power loss: the open transaction and the incoming environment are gone, and what was committed
+    since the last synced commit. A subclass may fail before or after `commit` and `replace`: each is one step.
     `capacity_bytes` is what headroom is reckoned from; nothing is refused beyond it."""
 
     def __init__(self, tables: Iterable[str]) -> None:
         self._tables = _Version({name: _Table() for name in tables})
         self._transaction: MemoryTransaction | None = None
+        self._durable: dict[tuple[str, bytes], bytes | None] = {}  # rows before the commits that a crash undoes
+        self._peeks = 0
         self._incoming: MemoryEnvironment | None = None
         self._compaction: MemoryCompaction | None = None
         self.capacity_bytes = CAPACITY_BYTES
         self.before_snapshot: Callable[[], None] = lambda: None
+        self.failed: Callable[[BaseException], None] = lambda _error: None
 
     @property
     def tables(self) -> tuple[str, ...]:
         return tuple(self._tables)
 
     def transaction(self) -> MemoryTransaction:
+        assert not self._peeks, "a transaction while somebody looks at what it changes"
         if self._transaction is None:
             self._transaction = MemoryTransaction(self._tables)
         return self._transaction
 
-    def commit(self) -> None:
-        if self._transaction is not None:
-            self._tables = self._tables.after(self._transaction)
-            self._transaction = None
+    def commit(self, *, synced: bool = True) -> None:
+        if synced:
+            self._durable.clear()
+        if self._transaction is None:
+            return
+        if not synced:
+            for name, overlay in self._transaction.changes():
+                for key in overlay.rows:
+                    self._durable.setdefault((name, key), self._tables[name].rows.get(key))
+        self._tables = self._tables.after(self._transaction)
+        self._transaction = None
+
+    @property
+    def is_behind(self) -> bool:
+        return False
+
+    def checkpoint(self) -> None: ...
 
     def abort(self) -> None:
         self._transaction = None
@@ -252,6 +272,15 @@ class MemoryEnvironment:
             yield MemoryReader(shown)
         finally:
             shown.snapshots -= 1
+
+    @contextmanager
+    def peek(self) -> Iterator[MemoryReader]:
+        self.before_snapshot()
+        self._peeks += 1
+        try:
+            yield self._transaction or MemoryReader(self._tables)
+        finally:
+            self._peeks -= 1
 
     def size_bytes(self, table: str) -> int:
         if self._transaction is not None:
@@ -293,10 +322,16 @@ class MemoryEnvironment:
         assert not incoming._tables.snapshots, "a snapshot of the incoming environment is open"
         self._lose_compaction()
         self._tables, self._incoming = incoming._tables, None
+        self._durable.clear()
 
     def crash(self) -> None:
-        self._lose_compaction()
-        self._transaction = self._incoming = None
+        self.close()
+        undo = MemoryTransaction(self._tables)
+        for (table, key), value in self._durable.items():
+            undo.write(table, {key: value})
+        self._durable.clear()
+        self._tables = self._tables.after(undo)
 
     def close(self) -> None:
-        self.crash()
+        self._lose_compaction()
+        self._transaction = self._incoming = None

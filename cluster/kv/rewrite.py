@@ -1,14 +1,15 @@
-"""An environment of a release whose rows had no checksums, written anew when it is opened."""
+"""An environment of an older release, which takes the form of this one when it is opened."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import lmdb
 
-from cluster.kv.generation import MOST_TABLES, Generation, Options, sync_names
+from cluster.kv.generation import DATA, MOST_TABLES, Generation, Options, sync_names
 from cluster.kv.lmdb_rows import seal
 from cluster.limits import LOAD_COMMIT_BYTES
 
@@ -33,6 +34,16 @@ def rewrite(old: Path, new: Path, options: Options) -> None:
             shutil.rmtree(new, ignore_errors=True)
             raise
         target.lmdb.close()
+
+
+def adopt(old: Path, new: Path) -> None:
+    """The file of format 2 in the directory `old` in `new` too, which is made: it only lacks a write-ahead log, which a
+    release of before would not read. Durable."""
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700)
+    if (old / DATA).exists():  # or that release was killed before it had written anything
+        os.link(old / DATA, new / DATA)
+    sync_names(new)
 
 
 def _copy(rows: lmdb.Cursor[bytes], target: Generation, name: str) -> None:

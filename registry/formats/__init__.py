@@ -46,6 +46,13 @@ class Known(_Known):
     """Content that was read, by the format that read it: parsed once, however much is asked of it."""
 
     @cached_property
+    def digest(self) -> str:
+        """The identity of its exact bytes."""
+        if isinstance(self.format, Text | Binary):  # whose value they are
+            return "sha256:" + self.read.value_digest.removeprefix("v1:")
+        return "sha256:" + hashlib.sha256(self.read.content).hexdigest()
+
+    @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What its format's checks find, and literals that look like secrets: worst first, bounded."""
         known, read = self
@@ -119,8 +126,8 @@ def compare_read(old: Known, new: Known, prints_old: Prints = NO_PRINTS, prints_
         result = _compare_values(old, new)  # a difference that the format's own view does not hold
     result = msgspec.structs.replace(
         result,
-        old=_side(format_old, before),
-        new=_side(format_new, after),
+        old=_side(old),
+        new=_side(new),
         secrets=_secrets(result, before, after, prints_old, prints_new),
         **flags,
     )
@@ -203,10 +210,11 @@ def read(content: bytes, kind: str = "") -> Known:
     )
 
 
-def _side(known: Format, read: Read) -> Side:
+def _side(known: Known) -> Side:
+    read = known.read
     return Side(
-        kind=known.kind,
-        digest="sha256:" + hashlib.sha256(read.content).hexdigest(),
+        kind=known.format.kind,
+        digest=known.digest,
         value_digest=read.value_digest,
         semantic_digest=read.semantic_digest,
         size_bytes=len(read.content),

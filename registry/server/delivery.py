@@ -180,7 +180,7 @@ class Delivery:
         return piece if piece is not None and 0 < len(piece.frame) <= ask.inline_bytes else None
 
     def _steadily(self, ask: Ask, *, builds: bool) -> tuple[list[Piece], Build | None]:
-        """Of one state: a snapshot may commit what moves a pointer that was looked at before, and that is told to those
+        """Of one state: a look may commit what moves a pointer that was looked at before, and that is told to those
         who wait already."""
         while True:
             seen = self._feed.registry
@@ -249,8 +249,8 @@ class Delivery:
         self._pieces_bytes = 0
 
     def _load(self, key: PointerKey) -> Target | None:
-        """From a snapshot, of which the epoch is too: another process may read ahead of its feed."""
-        with self._environment.snapshot() as reader:
+        """In one look, of which the epoch is too: another process may read ahead of its feed."""
+        with self._environment.peek() as reader:
             rows = Rows(reader)
             pointer = rows.pointer(*key)
             if pointer is None:
@@ -318,7 +318,7 @@ class Delivery:
 
     async def _compact(self, target: Target, base: str) -> Compact | None:
         """None: there is no small form."""
-        with self._environment.snapshot() as reader:
+        with self._environment.peek() as reader:
             rows = Rows(reader)
             version = rows.version(target.key[0], target.instruction.version)
             if version is None:

@@ -1,8 +1,8 @@
 """The newest committed state's identity and revision, those who wait for a later one, and word of pointers that moved.
 
-Everything happens on the loop that applies (or, in another process, on the one that hears of it). A caller reads a
-snapshot and then waits without yielding in between, so no change can pass unseen. Taking a snapshot may itself commit
-what callers were told: who takes several looks whether `registry` is still the one it began with.
+Everything happens on the loop that applies (or, in another process, on the one that hears of it). A caller looks
+and then waits without yielding in between, so no change can pass unseen. A look may itself commit what callers were
+told: who takes several checks whether `registry` is still the one it began with.
 """
 
 from __future__ import annotations

@@ -101,11 +101,11 @@ class Forgetting:
         return True
 
     def _log_holds_it(self) -> bool:
-        with self._environment.snapshot() as reader:
+        with self._environment.peek() as reader:
             return journal.forgets_in(reader)
 
     def _purges(self) -> int:
-        with self._environment.snapshot() as reader:
+        with self._environment.peek() as reader:
             return reader.count(PURGED)
 
     def _compacted(self) -> int:

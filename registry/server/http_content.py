@@ -92,7 +92,7 @@ class ContentApi:
         return None
 
     def _find(self, asked: _Asked) -> _Found:
-        with self._environment.snapshot() as reader:
+        with self._environment.peek() as reader:
             rows = Rows(reader)
             version = queries.resolve(reader, asked.workflow, asked.target)
             stored = queries.stored_content(reader, version)
@@ -124,7 +124,7 @@ class ContentApi:
             self._streams -= 1
 
     def _chunk(self, digest: str) -> model.Content:
-        with self._environment.snapshot() as reader:
+        with self._environment.peek() as reader:
             stored = Rows(reader).chunk(digest)
         if stored is None:
             raise NotFound(

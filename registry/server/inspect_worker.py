@@ -7,7 +7,6 @@ then MessagePack. The member kills it past its time; memory is bounded here. It 
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import resource
 import signal
@@ -26,6 +25,7 @@ from registry.core.errors import RegistryError
 from registry.formats import Inspection, Known
 from registry.formats.model import Finding, Verdict
 from registry.server.limits import READ_CONTENTS, READ_CONTENTS_BYTES
+from registry.store.content import digest
 
 LENGTH = struct.Struct(">I")
 _GRACE_S = 5.0  # past the member's own limit: only a worker whose member died gets here
@@ -113,12 +113,12 @@ class Contents:
     """Those read last, kept parsed: what is compared with is mostly what came before."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[bytes, str], Known] = OrderedDict()  # by digest and kind, the oldest first
+        self._known: OrderedDict[tuple[str, str], Known] = OrderedDict()  # by digest and kind, the oldest first
         self._size_bytes = 0
 
     def read(self, content: bytes, kind: str) -> Known:
         """As formats.read, of a known kind."""
-        key = (hashlib.sha256(content).digest(), kind)
+        key = (digest(content), kind)
         known = self._known.pop(key, None)
         if known is not None:
             self._known[key] = known
@@ -126,7 +126,7 @@ class Contents:
         return self.keep(formats.read(content, kind))
 
     def keep(self, known: Known) -> Known:
-        key = (hashlib.sha256(known.read.content).digest(), known.format.kind)
+        key = (known.digest, known.format.kind)
         if key not in self._known:
             self._known[key] = known
             self._size_bytes += len(known.read.content)

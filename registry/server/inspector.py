@@ -17,7 +17,6 @@ from registry.core import limits
 from registry.core.errors import Reason, RegistryError, error
 from registry.formats.model import Verdict
 from registry.server import inspect_worker
-from registry.server.contents import beside
 from registry.server.feed import busy
 from registry.server.inspect_worker import (
     LENGTH,
@@ -36,7 +35,7 @@ from registry.server.inspect_worker import (
     decode_answer,
     encode,
 )
-from registry.server.limits import INSPECT_WAITING, INSPECT_WAITING_BYTES
+from registry.server.limits import INSPECT_WAITING, INSPECT_WAITING_BYTES, OPAQUE_INLINE_BYTES
 
 _STOP_S = 2.0  # for a worker to end by itself after its input closed
 _UNPARSED = "nothing was stored; to store it unparsed, publish it with kind text or binary"
@@ -101,9 +100,11 @@ class Inspector:
         """Content without its secrets, what it is, and what it changes against its parent: in one go, since most of the
         work is reading. Where only the parent is too much, the rest is answered.
         Raises what formats.read raises; past a limit or on a crash: Invalid(INVALID_CONTENT); BUSY."""
-        size_bytes = _content_bytes(job)
-        if await beside(size_bytes, lambda: _is_opaque(job)):
-            return await beside(size_bytes, lambda: inspect_worker.prepare(job, Contents()))
+        if _content_bytes(job) <= OPAQUE_INLINE_BYTES:
+            if _is_opaque(job):
+                return inspect_worker.prepare(job, Contents())
+        elif await asyncio.to_thread(_is_opaque, job):
+            return await asyncio.to_thread(inspect_worker.prepare, job, Contents())
         answer = await self._run(job)
         if isinstance(answer, Failure) and job.parent:
             not_compared = answer.message

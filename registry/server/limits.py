@@ -49,6 +49,7 @@ AGENT_GAUGES_SITES = 2000  # workflows, pointers and sites shown; those with mos
 
 # Content
 INLINE_BYTES = 64 * 1024  # larger content is packed in a thread
+OPAQUE_INLINE_BYTES = 512 * 1024  # of bytes that mean nothing, and of their parent: more is hashed in a thread
 INLINE_WORK_BYTES = 1024 * 1024  # produced on the way to exact bytes; more is unpacked in a thread
 HOT_BYTES = 32 * 1024 * 1024  # of exact contents, kept in memory
 COMPACT_BYTES = 16 * 1024 * 1024  # of contents packed for those who have another one, likewise

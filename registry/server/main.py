@@ -26,7 +26,7 @@ from cluster import configuration, journal
 from cluster.api import Cluster, DataDamaged, Diverged, MemberRemoved, ReleaseTooOld, StateMachine
 from cluster.kv.api import Environment
 from cluster.kv.lmdb_env import LmdbEnvironment
-from cluster.limits import CATCH_UP_BYTES_S, RESERVE_BYTES
+from cluster.limits import CATCH_UP_BYTES_S, RESERVE_BYTES, WAL_BYTES, WAL_SHARE
 from cluster.member import Member, MemberConfig
 from cluster.peers import PeerTls
 from registry.core import limits as core_limits
@@ -229,7 +229,7 @@ async def _run(config: Config, identity: Identity) -> None:
     if config.join and not identity.joined:
         log.info("--join is ignored: this data directory founded a cluster")
     async with Inspector() as inspector:
-        environment = _open(config.data_dir / DATABASE)
+        environment = _open(config.data_dir / DATABASE, config.reserve_bytes)
         try:
             member = RegistryMember(
                 config,
@@ -332,9 +332,10 @@ def _peer_tls(config: Config) -> PeerTls | None:
         raise StartError(f"the files of --tls-cert, --tls-key and --tls-ca do not work: {error}") from error
 
 
-def _open(path: Path) -> LmdbEnvironment:
+def _open(path: Path, reserve_bytes: int) -> LmdbEnvironment:
     try:
-        return LmdbEnvironment(path, (*tables.TABLES, *journal.TABLES))
+        wal_bytes = min(WAL_BYTES, reserve_bytes // WAL_SHARE)
+        return LmdbEnvironment(path, (*tables.TABLES, *journal.TABLES), wal_bytes=wal_bytes)
     except Exception as error:  # lmdb's own stay in cluster.kv
         raise StartError(f"cannot open the database in {path}: {error}; {advice(error)}") from error
 
@@ -352,6 +353,8 @@ def advice(error: BaseException, name: str = "NAME") -> str:
         return "start the newer release again; nothing acknowledged is lost"
     if isinstance(error, DataDamaged):
         return "check the disk; the other members have everything that was acknowledged"
+    if type(error).__name__ == "CorruptedError":
+        return "nothing was changed; the other members have everything that was acknowledged"
     if "map" in type(error).__name__.lower():
         return "the database has reached its largest size; nothing acknowledged is lost"
     if space.is_full(error):

@@ -228,7 +228,7 @@ class RegistryMember:
     def _known(self) -> Registry:
         """As committed here."""
         try:
-            with self._environment.snapshot() as reader:
+            with self._environment.peek() as reader:
                 return queries.registry(reader)
         except Damaged as damage:
             self._repairs.note(str(damage))

@@ -61,7 +61,7 @@ class Proposer:
     @property
     def level(self) -> int:
         """Feature level in force, as far as this member has applied."""
-        return self._cluster.status().level
+        return self._cluster.level
 
     async def level_in_force(self, timeout_s: float) -> int:
         """The level, once it has settled: a new cluster is at level 1 until its leader has raised it. Only a member
@@ -133,7 +133,7 @@ class Proposer:
         return outcome
 
     async def barrier(self, timeout_s: float) -> None:
-        """Return when a snapshot taken now is linearizable. Raises Unavailable(NO_QUORUM)."""
+        """Return when a look taken now is linearizable. Raises Unavailable(NO_QUORUM)."""
         try:
             await self._barriers.wait(timeout_s)
         except NotAttempted as error:

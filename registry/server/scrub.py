@@ -88,7 +88,7 @@ class Scrub:
     async def _read(self, walk: _Walk) -> list[_Later]:
         if walk.table in _LARGE:
             return await beside(self.environment, partial(self._slice, walk))
-        with self.environment.snapshot() as reader:
+        with self.environment.peek() as reader:
             return self._slice(walk, reader)
 
     def _slice(self, walk: _Walk, reader: Reader) -> list[_Later]:

@@ -85,7 +85,7 @@ class RegistryStateMachine:
 
     def installed(self) -> None:
         self._begin()
-        with self._environment.snapshot() as reader:
+        with self._environment.peek() as reader:
             registry = queries.registry(reader)
         self._feed.replaced(registry)
         self._tell_removed("purge", 0)  # the state may know of some

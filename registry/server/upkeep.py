@@ -252,7 +252,7 @@ class Upkeep:
         return self._proposer.new_request_id(), self._proposer.clock_ms()
 
     async def _rows(self, read: Callable[[Rows, T | None], Iterator[T]]) -> AsyncIterator[T]:
-        """All rows that `read` gives, each slice of them in a snapshot of its own. `read` goes on behind a row."""
+        """All rows that `read` gives, each slice of them in a look of its own. `read` goes on behind a row."""
         last: T | None = None
         rested_s = time.perf_counter()
         while found := self._slice(read, last):
@@ -267,7 +267,7 @@ class Upkeep:
     def _slice(self, read: Callable[[Rows, T | None], Iterator[T]], last: T | None) -> list[T]:
         end_s = time.perf_counter() + UPKEEP_SLICE_S
         found: list[T] = []
-        with self._environment.snapshot() as reader:
+        with self._environment.peek() as reader:
             rows = read(Rows(reader), last)
             while some := list(islice(rows, SLICE_ROWS)):
                 found += some

@@ -3,7 +3,7 @@
     python -m tests.faults.order_member NAME CLIENT_PORT DIRECTORY NAME=HOST:PORT...
 
 A client sends `leader` or `propose TEXT`; the answer is one line. ORDER_FAULT breaks the order on purpose: `unsynced`
-opens LMDB without sync, `late` commits after the tick instead of within it.
+never syncs the log, `late` commits after the tick instead of within it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import lmdb
 
 from cluster.configuration import founding
 from cluster.journal import TABLES
@@ -24,19 +22,14 @@ from tests.integration.cluster_members import STATE, Log
 
 
 class LateEnvironment(LmdbEnvironment):
-    def commit(self) -> None:
-        asyncio.get_running_loop().call_soon(super().commit)
+    def commit(self, *, synced: bool = True) -> None:
+        asyncio.get_running_loop().call_soon(partial(super().commit, synced=synced))
 
 
 def environment(path: Path) -> LmdbEnvironment:
     fault = os.environ.get("ORDER_FAULT", "")
     if fault == "unsynced":
-        opened = lmdb.open
-
-        def open_unsynced(*arguments: Any, **options: Any) -> Any:
-            return opened(*arguments, **options | {"sync": False})
-
-        lmdb.open = open_unsynced  # type: ignore[assignment]
+        os.fdatasync = lambda fd: None
     kind = LateEnvironment if fault == "late" else LmdbEnvironment
     return kind(path, [*TABLES, STATE], map_size_bytes=1 << 28)
 

@@ -1,4 +1,4 @@
-"""Power loss: what was written to data.mdb and not synced is lost, wholly or in part, when the power goes.
+"""Power loss: what was written to data.mdb and wal and not synced is lost, wholly or in part, when the power goes.
 
 kill -9 keeps the page cache, so a killed process loses nothing that it wrote. Members run under `unsynced_writes.c`,
 which remembers unsynced writes with what they replaced; `lose_power` takes them back.
@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import pytest
 
 SOURCE = Path(__file__).with_name("unsynced_writes.c")
-DATA_FILE = "data.mdb"
+DATA_FILES = ("data.mdb", "wal")
 PAGE_BYTES = 4096  # what a disk keeps or loses as one
 Mode = Literal["all", "after", "some"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -57,7 +57,7 @@ class Power:
         """Takes unsynced writes of a dead member back: all, all after some point, or any pages of them. How many
         writes were not synced."""
         count = 0
-        for path in sorted(data_dir.rglob(DATA_FILE)):
+        for path in sorted(path for name in DATA_FILES for path in data_dir.rglob(name)):
             status = path.stat()
             log = self._directory / f"{status.st_dev}-{status.st_ino}"
             if not log.exists():

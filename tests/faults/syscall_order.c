@@ -3,6 +3,7 @@
  * One file per process, $SYSCALL_ORDER_DIR/<pid>, of records: kind (1 byte), fd (i32), length (i32), payload.
  *   R received from a socket, S sent on a socket (payload: the bytes), C a descriptor was closed
  *   W written to data.mdb, D written to data.mdb through a descriptor opened with O_DSYNC, F data.mdb synced
+ *   A written to the write-ahead log, L the write-ahead log synced
  * Each is written after the call has returned, and only if it succeeded.
  */
 #define _GNU_SOURCE
@@ -57,19 +58,31 @@ static int is_socket(int fd) {
     return fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode);
 }
 
-static int is_data(int fd) {
+static int is_named(int fd, const char *name) {
     char link[64], path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t size = readlink(link, path, sizeof path - 1);
     if (size < 0) return 0;
     path[size] = 0;
-    return strstr(path, "/data.mdb") != NULL;
+    const char *last = strrchr(path, '/');
+    return last && strcmp(last + 1, name) == 0;
+}
+
+static int is_data(int fd) { return is_named(fd, "data.mdb"); }
+
+static int is_wal(int fd) { return is_named(fd, "wal"); }
+
+static int synced(int fd, int result) {
+    if (result == 0 && is_data(fd)) record('F', fd, NULL, 0);
+    else if (result == 0 && is_wal(fd)) record('L', fd, NULL, 0);
+    return result;
 }
 
 static void wrote(int fd, const struct iovec *parts, int count, ssize_t result) {
     if (result <= 0) return;
     if (is_socket(fd)) record_parts('S', fd, parts, count, (int32_t)result);
     else if (is_data(fd)) record(fcntl(fd, F_GETFL) & O_DSYNC ? 'D' : 'W', fd, NULL, 0);
+    else if (is_wal(fd)) record('A', fd, NULL, 0);
 }
 
 static void wrote_one(int fd, const void *bytes, ssize_t result) {
@@ -150,16 +163,12 @@ ssize_t read(int fd, void *bytes, size_t size) {
 
 int fdatasync(int fd) {
     NEXT(fdatasync);
-    int result = next(fd);
-    if (result == 0 && is_data(fd)) record('F', fd, NULL, 0);
-    return result;
+    return synced(fd, next(fd));
 }
 
 int fsync(int fd) {
     NEXT(fsync);
-    int result = next(fd);
-    if (result == 0 && is_data(fd)) record('F', fd, NULL, 0);
-    return result;
+    return synced(fd, next(fd));
 }
 
 int close(int fd) {

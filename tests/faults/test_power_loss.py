@@ -65,7 +65,7 @@ async def test_members_that_do_not_sync_lose_what_they_acknowledged(tmp_path: Pa
         await load.stop()
         members.kill()
         for member in members.all.values():
-            assert power.lose(member.data_dir, random.Random(1), ("all",)) >= 20
+            assert power.lose(member.data_dir, random.Random(1), ("all",)) >= 5
         members.start()
         await members.until_ready()
         with pytest.raises(AssertionError, match="acknowledged and lost"):

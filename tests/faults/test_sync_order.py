@@ -27,18 +27,20 @@ from struct import Struct
 import pytest
 
 from cluster import messages as m
-from tests.integration.cluster_members import free_ports
+from registry.cli.local_cluster import free_ports
 
 HERE = Path(__file__).parent
 WRITES = 20
 PATIENCE_S = 20.0
 _HEAD = Struct("<cii")
-_COMMIT_STEPS = {("", "W"): "W", ("WF", "W"): "W", ("W", "F"): "WF", ("WF", "D"): "WFD"}
+_CHECKPOINT_STEPS = {("", "W"): "W", ("WF", "W"): "W", ("W", "F"): "WF", ("WF", "D"): "WFD"}
+_LOG_STEPS = {("", "A"): "A", ("A", "L"): "AL"}
 
 
 @dataclass(frozen=True)
 class Commit:
-    """Data written, synced, and the page that makes it current written through a synchronous descriptor."""
+    """A record written to the write-ahead log and synced; or, in the file of the tables, data written, synced, and the
+    page that makes it current written through a synchronous descriptor."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,21 @@ class Event:
 def events_of(log: bytes) -> list[Event]:
     events: list[Event] = []
     streams: dict[tuple[int, str], bytearray] = {}
-    commit, offset = "", 0
+    checkpoint, logged, offset = "", "", 0
     while offset < len(log):
         tag, fd, size = _HEAD.unpack_from(log, offset)
         kind, payload = tag.decode(), log[offset + _HEAD.size : offset + _HEAD.size + size]
         offset += _HEAD.size + size
         if kind in "WFD":
-            commit = _COMMIT_STEPS.get((commit, kind), commit)
-            if commit == "WFD":
+            checkpoint = _CHECKPOINT_STEPS.get((checkpoint, kind), checkpoint)
+            if checkpoint == "WFD":
                 events.append(Event("", Commit()))
-                commit = ""
+                checkpoint = ""
+        elif kind in "AL":
+            logged = _LOG_STEPS.get((logged, kind), logged)
+            if logged == "AL":
+                events.append(Event("", Commit()))
+                logged = ""
         elif kind == "C":
             streams.pop((fd, "R"), None)
             streams.pop((fd, "S"), None)

@@ -1,10 +1,11 @@
-"""registryd over a database that is never synced: what the tests of power loss must find out.
+"""registryd over a database and a log that are never synced: what the tests of power loss must find out.
 
 python -m tests.faults.unsynced_member FLAGS...
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import lmdb
@@ -20,4 +21,5 @@ def _open_unsynced(*arguments: Any, **options: Any) -> Any:
 
 if __name__ == "__main__":
     lmdb.open = _open_unsynced  # type: ignore[assignment]
+    os.fdatasync = lambda fd: None
     main()

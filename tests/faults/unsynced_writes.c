@@ -1,4 +1,4 @@
-/* Remembers what a process wrote to data.mdb and has not synced yet: preloaded into members, read by power.py.
+/* Remembers what a process wrote to data.mdb and wal and has not synced yet: preloaded into members, read by power.py.
  *
  * For each file one log, $UNSYNCED_WRITES_DIR/<device>-<inode>: the bytes in use (u64, this head included), then
  * records: kind (1 byte), offset, size of the file before, bytes replaced, bytes written (u64 each), the bytes
@@ -76,10 +76,10 @@ static int is_data(int fd) {
     if (size < 0) return 0;
     path[size] = 0;
     const char *name = strrchr(path, '/');
-    return name && strcmp(name, "/data.mdb") == 0;
+    return name && (strcmp(name, "/data.mdb") == 0 || strcmp(name, "/wal") == 0);
 }
 
-/* Locked, the log of the file behind fd; NULL, and not locked: it is no data.mdb. */
+/* Locked, the log of the file behind fd; NULL, and not locked: it is neither. */
 static struct log *lock_log(int fd, struct stat *status) {
     const char *directory = getenv("UNSYNCED_WRITES_DIR");
     struct log *log = NULL;

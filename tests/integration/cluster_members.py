@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from cluster.limits import FLOW, Flow
 from cluster.member import Member, MemberConfig
 from cluster.membership import Change, Changed
 from cluster.peers import PeerTls
+from registry.cli.local_cluster import free_ports
 
 STATE = "state"
 PATIENCE_S = 10.0
@@ -42,14 +42,6 @@ class Log:
         return False
 
     def installed(self) -> None: ...
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 async def until(condition: Callable[[], bool], what: str, *, within_s: float = PATIENCE_S) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from cluster import journal
 from cluster.kv.lmdb_env import LmdbEnvironment
+from registry.cli.local_cluster import free_ports
 from registry.core import request_ids
 from registry.server import config as configs
 from registry.server import tls
@@ -42,9 +42,8 @@ def small_disk(size_bytes: int) -> tuple[str, ...]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 async def until(condition: Callable[[], Any], timeout_s: float = WAIT_S) -> None:

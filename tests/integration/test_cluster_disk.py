@@ -119,6 +119,10 @@ async def test_a_compaction_gives_back_what_was_deleted_while_writes_go_on(clust
     for number in range(20):
         await cluster.propose("a", b"%d" % number)
     await until(lambda: len(cluster.commands("c")) == 20, "all commands at c")
+    cluster.members["c"].checkpoint()
+    await until(
+        lambda: file_of(tmp_path, "c").stat().st_size > RESERVE_BYTES + 2_000_000, "the file, and what is set aside"
+    )
     before_bytes = file_of(tmp_path, "c").stat().st_size
     compacting = asyncio.create_task(cluster.members["c"].compact())
     await asyncio.sleep(0)

@@ -20,7 +20,8 @@ from cluster.configuration import NOBODY, Configuration, MemberRecord, founding
 from cluster.limits import CANDIDATES, FRAME_BYTES, HELLO_BYTES
 from cluster.membership import Candidate
 from cluster.peers import Peers, PeerTls
-from tests.integration.cluster_members import free_ports, until
+from registry.cli.local_cluster import free_ports
+from tests.integration.cluster_members import until
 
 
 @dataclass

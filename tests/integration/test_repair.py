@@ -7,6 +7,7 @@ import asyncio
 import os
 import random
 import re
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ import pytest
 
 from cluster import journal
 from cluster.kv.lmdb_env import LmdbEnvironment
-from registry.cli.local_cluster import LocalCluster, LocalClusterError
+from registry.cli.local_cluster import LocalCluster, LocalClusterError, LocalMember
 from registry.client import Client
 from registry.core.errors import Reason, RegistryError, Unavailable
 from registry.server.identity import DATABASE
@@ -122,13 +123,22 @@ class Damaged:
     async def equal(self) -> None:
         """All tables of all members, at one index."""
         await self.level()
-        for member in self.cluster.members.values():
-            member.kill()
+        await stop(*self.cluster.members.values())
         first, *others = (self.rows(name) for name in self.cluster.members)
         for other in others:
             if other[journal.APPLIED] == first[journal.APPLIED]:
                 assert other == first
         await self.cluster.start()
+
+
+async def stop(*members: LocalMember) -> None:
+    """In order: all that they have applied is in their files then. What a killed one applied last may be in its log
+    alone."""
+    for member in members:
+        member.signal(signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE_S):
+        while any(member.running for member in members):
+            await asyncio.sleep(LOOK_S)
 
 
 async def follower(client: Client) -> str:
@@ -165,7 +175,7 @@ def where(row: Row, in_key: bool) -> Callable[[bytes], list[int]]:
 async def test_a_flipped_byte_is_never_served_and_is_repaired(damaged: Damaged, table: str, in_key: bool) -> None:
     rng = random.Random(f"{table} {in_key}")
     name = await follower(damaged.client)
-    damaged.cluster[name].kill()
+    await stop(damaged.cluster[name])
     rows = damaged.rows(name)[table]
     damaged.flip(name, where(rows[len(rows) // 2], in_key), rng)
     member = damaged.cluster[name]

@@ -65,9 +65,9 @@ class Disk(MemoryEnvironment):
     def is_dirty(self) -> bool:
         return self._transaction is not None
 
-    def commit(self) -> None:
+    def commit(self, *, synced: bool = True) -> None:
         if self.is_dirty:
-            self._step(super().commit)
+            self._step(partial(super().commit, synced=synced))
 
     def replace(self, incoming: Environment) -> None:
         self._step(partial(super().replace, incoming))

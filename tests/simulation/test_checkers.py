@@ -30,8 +30,8 @@ class Forgetful(Disk):
         super().__init__()
         self._synced = self._copy()
 
-    def commit(self) -> None:
-        super().commit()
+    def commit(self, *, synced: bool = True) -> None:
+        super().commit(synced=synced)
         if self._random.random() < 0.02:
             self._synced = self._copy()
 

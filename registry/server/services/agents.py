@@ -61,7 +61,7 @@ class Agents:
     def _instruction(self, piece: Piece) -> agent_pb2.Instruction:
         """With the whole version as it is now: others than the pointer's moves may have changed its row."""
         told = piece.instruction
-        with self._environment.snapshot() as reader:
+        with self._environment.peek() as reader:
             version = Rows(reader).version(told.workflow, told.version)
         if version is None:
             raise KeyError(f"version {told.version} of {told.workflow} is missing")

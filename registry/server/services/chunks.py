@@ -43,7 +43,7 @@ class Chunks:
         budget = Budget(timeout_s)
         await self._proposer.require_level_2(WHAT, budget.left_s())
         await self._proposer.barrier(budget.left_s())
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             rows = Rows(reader)
             missing = [each for each in dict.fromkeys(request.digests) if rows.chunk_uses(each) is None]
             info = self._replies.info(queries.registry(reader).revision)
@@ -85,11 +85,11 @@ class Chunks:
         return registry_pb2.GetChunkResponse(info=self._replies.info(self._reads.revision), data=data)
 
     def _stored(self, digest: str) -> model.Content | None:
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             return Rows(reader).chunk(digest)
 
     def _is_here(self, digest: str) -> bool:
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             return Rows(reader).chunk_uses(digest) is not None
 
 

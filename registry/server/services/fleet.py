@@ -115,7 +115,7 @@ class Fleet:
         deadline = Budget(min(request.wait_ms / 1000, CONFIRMATIONS_WAIT_S))
         with self._listening(key) as changes:
             await self._reads.applied(request.min_revision, CALL_S)
-            with self._reads.snapshot() as reader:
+            with self._reads.peek() as reader:
                 generation = census.target(reader, *key, request.generation).generation
             watch = _Watch(self, key, generation, changes)
             await watch.read()
@@ -126,7 +126,7 @@ class Fleet:
 
     def _confirmations(self, roll: RollCall, *, done: bool) -> fleet_pb2.Confirmations:
         target, now_ms = roll.target, self._proposer.clock_ms()
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             rows, newest = Rows(reader), census.newest(reader, target)
             found = (census.report(rows, target, name) for name in roll.missing(CONFIRMATIONS_SHOWN))
             behind = [convert.agent(AgentReport(*each, target, newest), now_ms) for each in found if each is not None]
@@ -185,7 +185,7 @@ class Fleet:
     def note(self, roll: RollCall, agents: list[str]) -> None:
         """As they reported last."""
         now_ms = self._proposer.clock_ms()
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             rows, newest = Rows(reader), census.newest(reader, roll.target)
             for name in agents:
                 found = census.report(rows, roll.target, name)

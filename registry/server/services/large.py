@@ -132,7 +132,7 @@ class LargePublish:
     def _decided(self, command: commands.Publish, asked_kind: str) -> str:
         """The kind, where the request was decided already: apply has the outcome. Else empty.
         Raises what apply would refuse now, whatever is in the chunks, and CHUNKS_MISSING."""
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             rows = Rows(reader)
             known = rows.remembered(command.request_id)
             if known is not None and isinstance(known.outcome, outcomes.Published):
@@ -157,7 +157,7 @@ class LargePublish:
         try:
             async with asyncio.timeout(budget.left_s()), self._hashing:
                 for index, digest in enumerate(request.large.chunks):
-                    with self._reads.snapshot() as reader:
+                    with self._reads.peek() as reader:
                         stored = Rows(reader).chunk(digest)
                     if stored is None:
                         raise chunks_missing([digest])

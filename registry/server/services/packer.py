@@ -1,4 +1,4 @@
-"""Packing what is published: over contents that this member has, in the snapshot it sees."""
+"""Packing what is published: over contents that this member has, as it sees them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Packer:
     ) -> Content:
         """As small as it gets as the next version of `workflow`, without any of the bases `avoid`. Where the bytes are
         stored already: as they are."""
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             rows = Rows(reader)
             known = rows.workflow(workflow)
             number = known.versions + 1 if known else 1

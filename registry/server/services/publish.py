@@ -157,7 +157,7 @@ class Publish:
     def _is_decided(self, command: commands.Publish, level: int) -> bool:
         """Whether apply has the outcome already, which it gives again whatever the bytes. What it would refuse now is
         refused before it is in the log: it may hold secrets, and would be on every disk. Raises RegistryError."""
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             rows = Rows(reader)
             if rows.remembered(command.request_id) is not None:
                 return True

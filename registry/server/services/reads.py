@@ -49,9 +49,9 @@ class Reads:
         self._inspector = inspector
         self.contents = Contents()
 
-    def snapshot(self) -> AbstractContextManager[Reader]:
-        """What is committed here."""
-        return self._environment.snapshot()
+    def peek(self) -> AbstractContextManager[Reader]:
+        """What is committed here; for a moment in which nobody else runs."""
+        return self._environment.peek()
 
     async def beside(self, read: Callable[[Reader], T]) -> T:
         """What `read` makes of it, in a thread: for what looks at much."""
@@ -60,7 +60,7 @@ class Reads:
     async def resolve(self, workflow: str, target: references.Target, timeout_s: float) -> model.Version:
         """The version a reference names, as of a moment after the call. Raises as queries.resolve, NO_QUORUM."""
         await self._proposer.barrier(timeout_s)
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             return queries.resolve(reader, workflow, target)
 
     async def number(self, workflow: str, target: references.Target, timeout_s: float) -> int:
@@ -72,7 +72,7 @@ class Reads:
     async def stored(self, workflow: str, number: int = 0) -> tuple[model.Version, bytes] | None:
         """A version (0: the newest) and its exact bytes, as committed here; without them where they are in chunks.
         None: there is none here. Raises CORRUPT_CONTENT, CONTENT_REMOVED."""
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             rows = Rows(reader)
             version = _version(rows, workflow, number)
             if version is None:
@@ -85,7 +85,7 @@ class Reads:
 
     def version(self, workflow: str, number: int = 0) -> model.Version | None:
         """A version (0: the newest), as committed here."""
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             return _version(Rows(reader), workflow, number)
 
     @property
@@ -102,18 +102,18 @@ class Reads:
         self, request: registry_pb2.GetPointerRequest, timeout_s: float
     ) -> registry_pb2.GetPointerResponse:
         await self._current(request.stale, timeout_s)
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             return _pointer(reader, request, self._info(reader, request.stale))
 
     async def get_pointers(
         self, requests: Sequence[registry_pb2.GetPointerRequest], timeout_s: float
     ) -> list[registry_pb2.GetPointerResponse | Exception]:
-        """As get_pointer, of each: its reply, or what it would raise. None is stale: one barrier and one snapshot serve
+        """As get_pointer, of each: its reply, or what it would raise. None is stale: one barrier and one look serve
         all."""
         replies: list[registry_pb2.GetPointerResponse | Exception] = []
         try:
             await self._proposer.barrier(timeout_s)
-            with self.snapshot() as reader:
+            with self.peek() as reader:
                 info = self._info(reader, stale=False)
                 for request in requests:
                     try:
@@ -129,7 +129,7 @@ class Reads:
     ) -> registry_pb2.GetVersionResponse:
         target = references.parse_target(request.reference)
         await self._current(request.stale, timeout_s)
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             row = queries.resolve(reader, request.workflow, target)
             return registry_pb2.GetVersionResponse(info=self._info(reader, request.stale), version=convert.version(row))
 
@@ -141,7 +141,7 @@ class Reads:
             await self.applied(request.min_revision, timeout_s)
         else:
             await self._proposer.barrier(timeout_s)
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             row = queries.resolve(reader, request.workflow, target)
             stored = queries.stored_content(reader, row)
             reply = registry_pb2.GetContentResponse(
@@ -172,7 +172,7 @@ class Reads:
         self, request: registry_pb2.ListWorkflowsRequest, timeout_s: float
     ) -> registry_pb2.ListWorkflowsResponse:
         await self._current(request.stale, timeout_s)
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             read = partial(queries.workflows, reader, prefix=request.prefix, page_token=request.page_token)
             rows, token = _page(read, request.page_size, convert.workflow)
             return registry_pb2.ListWorkflowsResponse(
@@ -183,7 +183,7 @@ class Reads:
         self, request: registry_pb2.ListVersionsRequest, timeout_s: float
     ) -> registry_pb2.ListVersionsResponse:
         await self._current(request.stale, timeout_s)
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             read = partial(queries.versions, reader, request.workflow, _filter(request), page_token=request.page_token)
             rows, token = _page(read, request.page_size, convert.version)
             return registry_pb2.ListVersionsResponse(
@@ -194,7 +194,7 @@ class Reads:
         self, request: registry_pb2.GetPolicyRequest, timeout_s: float
     ) -> registry_pb2.GetPolicyResponse:
         await self._current(request.stale, timeout_s)
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             in_force = queries.policy(reader, request.scope)
             return convert.policy_in_force(in_force, self._info(reader, request.stale))
 
@@ -202,7 +202,7 @@ class Reads:
         self, request: registry_pb2.GetImpactRequest, timeout_s: float
     ) -> registry_pb2.GetImpactResponse:
         await self._current(request.stale, timeout_s)
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             found = queries.impact(reader, request.workflow)
             return convert.impact(found, self._info(reader, request.stale))
 
@@ -210,7 +210,7 @@ class Reads:
         self, request: registry_pb2.GetHistoryRequest, timeout_s: float
     ) -> registry_pb2.GetHistoryResponse:
         await self._current(request.stale, timeout_s)
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             read = partial(
                 queries.history, reader, request.workflow, pointer=request.pointer, page_token=request.page_token
             )
@@ -224,7 +224,7 @@ class Reads:
     ) -> registry_pb2.ListAgentsResponse:
         await self._current(request.stale, timeout_s)
         now_ms = self._proposer.clock_ms()
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             read = partial(queries.agents, reader, workflow=request.workflow, page_token=request.page_token)
             rows, token = _page(read, request.page_size, partial(convert.agent, now_ms=now_ms))
             return registry_pb2.ListAgentsResponse(
@@ -237,7 +237,7 @@ class Reads:
             (request.to_workflow or request.from_workflow, references.parse_target(request.to_reference)),
         ]
         await self._current(request.stale, timeout_s)
-        with self.snapshot() as reader:
+        with self.peek() as reader:
             old, new = (queries.resolve(reader, workflow, target) for workflow, target in sides)
             chains = []
             for version in (old, new):

@@ -77,7 +77,7 @@ class Retention:
         budget = Budget(timeout_s)
         await self._proposer.require_level_2("retention", budget.left_s())
         await self._proposer.barrier(budget.left_s())
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             _check_indexed(reader)
             if request.workflow:
                 queries.resolve(reader, request.workflow, references.Newest())
@@ -91,7 +91,7 @@ class Retention:
             if not request.dry_run:
                 done = await self.let_go(workflow, plan, request.principal, request.reason or ASKED, budget)
             _tell(reply, plan, done, only_removed=not request.workflow)
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             reply.info.revision = queries.registry(reader).revision
         return reply
 
@@ -109,13 +109,13 @@ class Retention:
 
     def _next_workflow(self, after: str) -> str:
         """Empty: there is none behind this one."""
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             found = next(Rows(reader).workflows("", after), None)
         return found.name if found else ""
 
     def policy_of(self, workflow: str) -> str:
         """The rules that may let go of something, and whose they are; empty: there are none."""
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             rows = Rows(reader)
             policy = policies.effective(rows, workflow)
             if keeping.of(policy).everything:
@@ -198,7 +198,7 @@ class Retention:
 
     def _try_purge(self, command: commands.Purge) -> outcomes.Purged:
         """What it would answer now."""
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             outcome = trial.purge(reader, command)
         if isinstance(outcome, outcomes.Rejected):
             raise rejection(outcome)

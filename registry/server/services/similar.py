@@ -40,7 +40,7 @@ class Similar:
         if len(data) > SIMILAR_BYTES:
             return None
         namespace = workflow.partition("/")[0]
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             rows = Rows(reader)
             others = [each for each in islice(rows.workflows(f"{namespace}/"), SIMILAR_WORKFLOWS) if each.kind == kind]
             new = self._new(rows, others)
@@ -49,7 +49,7 @@ class Similar:
         asked, made = await asyncio.to_thread(_sketched, data, new)
         self._keep(made)
         alike = sketches.most_alike(asked, self._sketches(others), SIMILAR_TRIED)
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             rows = Rows(reader)
             chains = {name: _chain(rows, self._known[name][0]) for name in alike}
         for name in [name for name, chain in chains.items() if chain is None]:

@@ -67,7 +67,7 @@ class Verdicts:
     def _asked(self, command: Switch) -> list[_Step | None]:
         """Of each move the step to judge; None: no policy asks. Empty where there are no policies, and of a retry:
         apply answers it with the first outcome, whatever the verdict would be by now."""
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             rows = Rows(reader)
             steps = [_step(rows, move) for move in command.moves] if reader.count(tables.POLICIES) else []
             is_retry = any(steps) and rows.remembered(command.request_id) is not None

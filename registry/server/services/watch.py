@@ -42,7 +42,7 @@ class Watch:
                     yield registry_pb2.WatchResponse(info=self._replies.info(cursor - 1))
                     continue
                 while cursor <= self._feed.registry.revision:
-                    with self._reads.snapshot() as reader:
+                    with self._reads.peek() as reader:
                         found = queries.changes(reader, cursor, workflows=workflows)
                     for reply in self._messages(found):
                         yield reply
@@ -55,7 +55,7 @@ class Watch:
             await self._proposer.barrier(CALL_S)
         if not from_revision:
             return self._feed.registry.revision + 1
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             queries.changes(reader, from_revision, limit=0)  # REVISION_IN_FUTURE
         return from_revision
 

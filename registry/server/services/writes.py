@@ -44,7 +44,7 @@ class Writes:
         budget = Budget(timeout_s)
         command = await self._switch_command(request, self._proposer.new_request_id(), budget)
         await self._proposer.barrier(budget.left_s())
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             outcome = trial.switch(reader, command, level=self._proposer.level)
             revision = queries.registry(reader).revision
         if isinstance(outcome, outcomes.Rejected):
@@ -197,7 +197,7 @@ class Writes:
 
     def _remembered(self, request_id: str) -> bool:
         """A retry: apply answers with the first outcome, whatever the verdict would be by now."""
-        with self._reads.snapshot() as reader:
+        with self._reads.peek() as reader:
             return Rows(reader).remembered(request_id) is not None
 
     async def _number(self, workflow: str, reference: str, budget: Budget) -> int:

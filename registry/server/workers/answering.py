@@ -74,10 +74,10 @@ class Answering:
     async def _propose(self, message: m.Propose) -> None:
         try:
             result = await self._cluster.propose(message.command, timeout_s=message.timeout_s)
+            self._cluster.checkpoint()
         except ClusterError as error:
             self._link.send(m.Undone(message.call, type(error).__name__, str(error)))
         else:
-            self._cluster.show()
             self._link.send(m.Done(message.call, result))
 
     async def _barrier(self, message: m.Barrier) -> None:

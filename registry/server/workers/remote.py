@@ -62,6 +62,10 @@ class RemoteCluster(api.Access):
     def has_room(self) -> bool:
         return self._state.status.has_room
 
+    @property
+    def level(self) -> int:
+        return self._state.status.level
+
     def leader_address(self) -> str:
         return self._state.leader_address
 

@@ -114,7 +114,6 @@ class Workers:
 
     # ---- what happens
     def committed(self, commit: m.Commit) -> None:
-        """Every snapshot shows it."""
         self._follow()
         self._tell(commit)
 
@@ -127,6 +126,8 @@ class Workers:
         self._tell(self._state())
 
     def _follow(self) -> None:
+        """Their snapshots show what this process knows, from here on."""
+        self._cluster.checkpoint()
         if self._place != (place := self._environment.place):
             self._place = place
             self._tell(m.Place(place))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import TypeVar
 
@@ -51,8 +51,8 @@ class Disk(MemoryEnvironment):
         super().__init__([*TABLES, *newer, STATE])
         self.on_commit = on_commit
 
-    def commit(self) -> None:
-        super().commit()
+    def commit(self, *, synced: bool = True) -> None:
+        super().commit(synced=synced)
         self.on_commit()
 
 
@@ -274,8 +274,10 @@ def durable(snapshot: MemoryReader) -> tuple[int, str, int]:
     return int.from_bytes(term, "big"), vote.decode(), int.from_bytes(last, "big")
 
 
-def of_type(kind: type[_M], sent: list[Sent]) -> list[tuple[str, _M]]:
-    return [(peer, message) for peer, message in sent if isinstance(message, kind)]
+def of_type(kind: type[_M], sent: Iterable[Sent | str]) -> list[tuple[str, _M]]:
+    """Of a trace, too: what is no message in it is passed over."""
+    messages = [each for each in sent if not isinstance(each, str)]
+    return [(peer, message) for peer, message in messages if isinstance(message, kind)]
 
 
 def sent_to(peer: str, sent: list[Sent]) -> list[m.Message]:

@@ -27,6 +27,11 @@ class Changing(MemoryCompaction):
         changed = self._changed[min(self.copies, len(self._changed)) - 1]
         if isinstance(changed, Exception):
             raise changed
+        return 0
+
+    def changed(self) -> int:
+        changed = self._changed[min(self.copies, len(self._changed)) - 1]
+        assert not isinstance(changed, Exception)
         return changed
 
     def finish(self) -> int:

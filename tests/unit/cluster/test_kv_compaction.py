@@ -48,9 +48,11 @@ def half_empty(environment: Environment, rows: int = 400) -> dict[bytes, bytes]:
         if number % 2:
             kept[key] = value
     environment.commit()
+    environment.checkpoint()
     for number in range(0, rows, 2):
         environment.transaction().delete("a", b"%06d" % number)
     environment.commit()
+    environment.checkpoint()
     return kept
 
 
@@ -171,16 +173,35 @@ def test_space_is_given_back(disk: LmdbEnvironment, tmp_path: Path) -> None:
     compaction = disk.compaction()
     compaction.copy()
     given_back = compaction.finish()
-    after = (tmp_path / "kv" / "2.v2" / "data.mdb").stat()
+    after = (tmp_path / "kv" / "2.v3" / "data.mdb").stat()
     assert before - after.st_size == given_back
     assert given_back > before // 3
     assert after.st_mode & 0o077 == 0
     assert disk._generation.lmdb.flags()["sync"]
     disk.close()
-    assert files(tmp_path / "kv") == ["2.v2", "CURRENT"]
+    assert files(tmp_path / "kv") == ["2.v3", "CURRENT"]
     again = LmdbEnvironment(tmp_path / "kv", TABLES)
     assert contents(again) == rows
     again.close()
+
+
+def test_of_what_was_deleted_before_nothing_is_left(disk: LmdbEnvironment, tmp_path: Path) -> None:
+    """Neither in pages of the new file nor in a log; also beside a commit that is held back."""
+    disk.transaction().put("a", b"k", b"secret" * 1000)
+    disk.commit()
+    disk.checkpoint()
+    disk.transaction().delete("a", b"k")
+    disk.commit()
+    disk.transaction().put("a", b"held back", b"")
+    disk.before_snapshot = disk.commit
+    compaction = disk.compaction()
+    compaction.copy()
+    fill(disk, b"later")
+    compaction.finish()
+    disk.close()
+    left = [path for path in (tmp_path / "kv").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in left) == ["CURRENT", "data.mdb", "lock.mdb", "wal"]
+    assert not [path for path in left if b"secret" in path.read_bytes()]
 
 
 def test_what_is_lost_leaves_no_files(disk: LmdbEnvironment, tmp_path: Path) -> None:
@@ -192,7 +213,7 @@ def test_what_is_lost_leaves_no_files(disk: LmdbEnvironment, tmp_path: Path) -> 
         lose(compaction)
     disk.compaction().copy()
     disk.close()
-    assert files(tmp_path / "kv") == ["4.v2", "CURRENT"]
+    assert files(tmp_path / "kv") == ["4.v3", "CURRENT"]
 
 
 def test_snapshots_keep_the_old_files_until_they_end(disk: LmdbEnvironment, tmp_path: Path) -> None:
@@ -203,9 +224,9 @@ def test_snapshots_keep_the_old_files_until_they_end(disk: LmdbEnvironment, tmp_
         compaction.finish()
         fill(disk, b"after")
         assert dict(early.scan("a")) == rows
-        assert files(tmp_path / "kv") == ["1.v2", "2.v2", "CURRENT"]
+        assert files(tmp_path / "kv") == ["1.v3", "2.v3", "CURRENT"]
     disk.close()
-    assert files(tmp_path / "kv") == ["2.v2", "CURRENT"]
+    assert files(tmp_path / "kv") == ["2.v3", "CURRENT"]
 
 
 def test_killed_between_the_steps_the_old_one_is_whole(disk: LmdbEnvironment, tmp_path: Path) -> None:
@@ -226,7 +247,7 @@ def test_killed_between_the_steps_the_old_one_is_whole(disk: LmdbEnvironment, tm
     for path, expected in images:
         environment = LmdbEnvironment(path, TABLES)
         assert contents(environment) == expected
-        assert files(path) == ["1.v2", "CURRENT"]
+        assert files(path) == ["1.v3", "CURRENT"]
         environment.close()
 
 
@@ -274,7 +295,7 @@ def test_taking_the_place_is_one_durable_step(disk: LmdbEnvironment, tmp_path: P
         with pytest.raises(Exception, match="closed"):
             disk.transaction()
     disk.close()
-    assert (tmp_path / "kv" / "CURRENT").read_text() == ("2.v2\n" if has_switched else "1.v2\n")
+    assert (tmp_path / "kv" / "CURRENT").read_text() == ("2.v3\n" if has_switched else "1.v3\n")
     again = LmdbEnvironment(tmp_path / "kv", TABLES)
     assert contents(again) == rows
     again.close()
@@ -356,6 +377,7 @@ def test_a_commit_just_when_a_copy_begins_is_in_it_or_in_the_next(disk: LmdbEnvi
     def write() -> None:
         written.append(b"written %d" % len(written))
         fill(disk, written[-1])
+        disk.checkpoint()
 
     def take() -> Any:
         write()
@@ -431,7 +453,7 @@ def test_a_copy_that_fails_leaves_the_environment_as_it_was(disk: LmdbEnvironmen
     fill(disk, b"after")
     assert contents(disk) == rows | {b"after": b"=after"}
     disk.close()
-    assert files(tmp_path / "kv") == ["1.v2", "CURRENT"]
+    assert files(tmp_path / "kv") == ["1.v3", "CURRENT"]
 
 
 def _no_room(*_: Any) -> int:
@@ -459,10 +481,11 @@ def test_more_changes_than_are_kept_account_of_end_the_copy(
     copying = disk.compaction()
     for number in range(3):
         fill(disk, b"%d" % number)
+    assert copying.changed() == 3
     assert copying.copy() == 0  # they were copied with the rest
     for number in range(4):
         fill(disk, b"%d" % number)
-    with pytest.raises(CompactionLost):
+    with pytest.raises(CompactionLost):  # it learns of them in its own checkpoint
         copying.finish()
     copying.abandon()
     assert contents(disk).items() >= kept.items()

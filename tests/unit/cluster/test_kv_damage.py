@@ -33,6 +33,7 @@ def disk(tmp_path: Path) -> Iterator[LmdbEnvironment]:
 
 def rewrite_file(environment: LmdbEnvironment, change: Callable[[bytearray], None]) -> None:
     """In place: what LMDB has mapped changes with it."""
+    environment.checkpoint()
     file = environment._generation.directory / "data.mdb"
     with file.open("r+b") as opened:
         data = bytearray(opened.read())
@@ -144,6 +145,7 @@ def test_every_byte_of_a_row_counts(disk: LmdbEnvironment, value: bytes, bit: in
     """Of the value, of the checksum, and of a large value that has pages of its own."""
     disk.transaction().put("a", b"k1", value)
     disk.commit()
+    disk.checkpoint()
     with disk._generation.lmdb.begin(db=disk._generation.tables["a"]) as transaction:
         row = transaction.get(b"k1")
     assert row is not None
@@ -162,6 +164,7 @@ def test_every_byte_of_a_row_counts(disk: LmdbEnvironment, value: bytes, bit: in
 def test_a_value_does_not_stand_for_another_row(disk: LmdbEnvironment) -> None:
     """Stored bytes moved whole to another key or table are not that row's."""
     fill(disk, b"k1", b"k2")
+    disk.checkpoint()
     tables = disk._generation.tables
     with disk._generation.lmdb.begin(write=True) as transaction:
         row = transaction.get(b"k1", db=tables["a"]) or b""
@@ -198,6 +201,29 @@ def test_a_page_of_another_kind_is_damage(disk: LmdbEnvironment) -> None:
         found(reader, b"0001")  # what met such a page reads nothing more
     with disk.snapshot() as reader:
         assert scan_until_damaged(reader) == ([], b"")
+
+
+def test_who_looks_at_such_a_page_keeps_nobody_from_going_on(disk: LmdbEnvironment) -> None:
+    """Also beside what was committed and not taken in: what has to be known of the damage must be written."""
+    fill(disk, *(b"%04d" % number for number in range(1000)))
+
+    def no_leaf(page: memoryview) -> None:
+        if b"=0500" in page.tobytes():
+            page[FLAGS] = 0
+
+    change_leaves(disk, no_leaf)
+    for number in range(3):
+        disk.transaction().put("b", b"%d" % number, b"")
+        disk.commit()
+        if number:
+            with disk.peek() as reader:
+                found(reader, b"0500")
+        else:
+            found(disk.transaction(), b"0500")
+            disk.abort()
+    with disk.snapshot() as reader:
+        assert keys(reader, table="b") == [b"0", b"1", b"2"]
+        assert reader.get("a", b"0000") == b"=0000"
 
 
 def test_rows_that_a_page_has_lost_are_missed_by_who_reads_the_whole_table(disk: LmdbEnvironment) -> None:

@@ -80,7 +80,7 @@ def test_nothing_is_replaced_under_an_open_transaction_or_from_a_read_one(enviro
     assert keys(environment.transaction()) == [b"1", b"3"]
 
 
-def test_snapshots_outlive_a_replacement(environment: Env) -> None:
+def test_snapshots_outlive_a_replacement(environment: Environment) -> None:
     fill(environment, b"1", b"2")
     with ExitStack() as first, ExitStack() as second:
         early = first.enter_context(environment.snapshot())
@@ -150,11 +150,11 @@ def test_the_old_files_stay_until_their_last_snapshot_ends(disk: LmdbEnvironment
     with disk.snapshot():
         with disk.snapshot():
             replaced(disk, b"1")
-            assert entries(tmp_path / "kv") == ["1.v2", "2.v2", "CURRENT"]
-        assert entries(tmp_path / "kv") == ["1.v2", "2.v2", "CURRENT"]
+            assert entries(tmp_path / "kv") == ["1.v3", "2.v3", "CURRENT"]
+        assert entries(tmp_path / "kv") == ["1.v3", "2.v3", "CURRENT"]
     disk.incoming()
     disk.close()
-    assert entries(tmp_path / "kv") == ["2.v2", "CURRENT"]
+    assert entries(tmp_path / "kv") == ["2.v3", "CURRENT"]
 
 
 def test_opening_deletes_what_is_left_over_and_nothing_else(disk: LmdbEnvironment, tmp_path: Path) -> None:
@@ -162,11 +162,11 @@ def test_opening_deletes_what_is_left_over_and_nothing_else(disk: LmdbEnvironmen
         replaced(disk, b"1")
         fill(disk.incoming(), b"2")
         shutil.copytree(tmp_path / "kv", tmp_path / "copy")
-    assert entries(tmp_path / "copy") == ["1.v2", "2.v2", "3.v2", "CURRENT"]
-    (tmp_path / "copy" / "CURRENT.new").write_text("3.v2")
+    assert entries(tmp_path / "copy") == ["1.v3", "2.v3", "3.v3", "CURRENT"]
+    (tmp_path / "copy" / "CURRENT.new").write_text("3.v3")
     (tmp_path / "copy" / "notes").write_text("mine")
     again = LmdbEnvironment(tmp_path / "copy", TABLES)
-    assert entries(tmp_path / "copy") == ["2.v2", "CURRENT", "notes"]
+    assert entries(tmp_path / "copy") == ["2.v3", "CURRENT", "notes"]
     assert keys(again.transaction()) == [b"1"]
     again.close()
 
@@ -181,7 +181,7 @@ def test_a_damaged_directory_is_refused_and_kept(disk: LmdbEnvironment, tmp_path
         (tmp_path / "kv" / "CURRENT").write_bytes(text)
     with pytest.raises(lmdb.CorruptedError, match="CURRENT"):
         LmdbEnvironment(tmp_path / "kv", TABLES)
-    (tmp_path / "kv" / "CURRENT").write_text("2.v2\n")
+    (tmp_path / "kv" / "CURRENT").write_text("2.v3\n")
     again = LmdbEnvironment(tmp_path / "kv", TABLES)
     assert keys(again.transaction()) == [b"1"]
     again.close()
@@ -209,7 +209,7 @@ class Power:
         patch.setattr(owner, name, step)
 
 
-REPLACING = ["sync data", "sync 2.v2", "sync kv", "sync CURRENT.new", "rename to CURRENT", "sync kv"]
+REPLACING = ["sync data", "sync 2.v3", "sync kv", "sync CURRENT.new", "rename to CURRENT", "sync kv"]
 
 
 @pytest.mark.parametrize("done", range(len(REPLACING) + 1))
@@ -230,5 +230,5 @@ def test_a_replacement_is_one_durable_step(disk: LmdbEnvironment, tmp_path: Path
     again = LmdbEnvironment(tmp_path / "kv", TABLES)
     new = "rename to CURRENT" in power.steps
     assert keys(again.transaction()) == ([b"new 1", b"new 2"] if new else [b"old 1", b"old 2"])
-    assert entries(tmp_path / "kv") == ["2.v2" if new else "1.v2", "CURRENT"]
+    assert entries(tmp_path / "kv") == ["2.v3" if new else "1.v3", "CURRENT"]
     again.close()

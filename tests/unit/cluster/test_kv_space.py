@@ -34,13 +34,14 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Env]
 
 
 def write(environment: Env, first: int, count: int) -> dict[bytes, bytes]:
-    """Rows of 10 KB, a commit each ten."""
+    """Rows of 10 KB, a commit each ten, and a checkpoint."""
     rows = {b"%06d" % number: b"%d" % (number % 10) * 10_000 for number in range(first, first + count)}
     for number, (key, value) in enumerate(rows.items()):
         environment.transaction().put("a", key, value)
         if number % 10 == 9:
             environment.commit()
     environment.commit()
+    environment.checkpoint()
     return rows
 
 
@@ -53,10 +54,12 @@ def test_headroom_goes_with_what_is_written_and_comes_back_with_what_is_deleted(
     environment.transaction().put("a", b"open", bytes(MIB))
     assert environment.headroom_bytes() == full, "as of the last commit"
     environment.commit()
+    assert full - environment.headroom_bytes() == pytest.approx(MIB, rel=0.1)
     environment.transaction().delete("a", b"open")
     for key in rows:
         environment.transaction().delete("a", key)
     environment.commit()
+    environment.checkpoint()
     assert environment.headroom_bytes() > empty - MIB // 4
 
 
@@ -73,7 +76,7 @@ def test_what_is_set_aside_is_behind_what_is_used_and_never_beyond_the_map(tmp_p
     environment = LmdbEnvironment(tmp_path / "kv", TABLES, map_size_bytes=MAP_BYTES)
     rows = write(environment, 0, 100)
     used = environment._generation.allocated_bytes()
-    file = tmp_path / "kv" / "1.v2" / "data.mdb"
+    file = tmp_path / "kv" / "1.v3" / "data.mdb"
     for size, expected in ((0, used), (2 * MIB, used + 2 * MIB), (MIB, used + 2 * MIB), (64 * MIB, MAP_BYTES)):
         environment.set_aside(size)
         assert environment._generation.allocated_bytes() == file.stat().st_size == expected
@@ -121,10 +124,13 @@ def test_what_was_set_aside_can_be_written_on_a_full_disk(small: Disk) -> None:
     environment.close()
     environment = LmdbEnvironment(small.path / "kv", TABLES)
     rows |= {b"%06d" % number: b"%d" % (number % 10) * 10_000 for number in range(100, 100 + written)}
-    assert contents(environment) == rows, "nothing committed is lost, nothing else is there"
+    rows |= {b"%06d" % (100 + written): b"%d" % ((100 + written) % 10) * 10_000}  # in the log, and nowhere else
+    with environment.peek() as reader:
+        assert dict(reader.scan("a")) == rows, "nothing committed is lost, nothing else is there"
     assert environment.headroom_bytes() < MIB
     environment.set_aside(MIB)  # there is nothing left to take
     small.free()
+    assert contents(environment) == rows
     environment.set_aside(MIB)
     assert environment._generation.allocated_bytes() > 7 * MIB
     write(environment, 0, 100)
@@ -150,7 +156,7 @@ def test_without_room_for_the_copy_everything_stays_as_it_is(small: Disk) -> Non
     with pytest.raises(OSError, match="MiB are needed for the second file") as failed:
         compaction.copy()
     assert failed.value.errno == errno.ENOSPC
-    assert not (small.path / "kv" / "2.v2").exists(), "it did not try"
+    assert not (small.path / "kv" / "2.v3").exists(), "it did not try"
     compaction.abandon()
     rows |= write(environment, 400, 20)
     assert contents(environment) == rows
@@ -159,12 +165,13 @@ def test_without_room_for_the_copy_everything_stays_as_it_is(small: Disk) -> Non
         environment.transaction().delete("a", key)
         del rows[key]
     environment.commit()
+    environment.checkpoint()
     compaction = environment.compaction()
     compaction.copy()
     assert compaction.finish() > 3 * MIB
     assert contents(environment) == rows
     environment.close()
-    assert files(small.path / "kv") == ["3.v2", "CURRENT"]
+    assert files(small.path / "kv") == ["3.v3", "CURRENT"]
 
 
 def test_tables_that_this_release_does_not_know_take_room_too(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""Another process reads what the owner of an environment has committed. The owner runs in a process of its own here, as
-LMDB wants it."""
+"""Another process reads what the owner of an environment has committed, as of its last checkpoint. The owner runs in a
+process of its own here, as LMDB wants it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ environment = LmdbEnvironment(sys.argv[1], TABLES)
 for line in sys.stdin:
     word, *rest = line.split()
     if word == "fill":
+        fill(environment, *(each.encode() for each in rest))
+        environment.checkpoint()
+    elif word == "commit":
         fill(environment, *(each.encode() for each in rest))
     elif word == "replace":
         incoming = environment.incoming()
@@ -65,12 +68,14 @@ def shown(view: LmdbView) -> list[bytes]:
         return keys(reader)
 
 
-def test_a_view_shows_each_commit_and_a_snapshot_stays(owner: Owner, tmp_path: Path) -> None:
+def test_a_view_shows_each_checkpoint_and_a_snapshot_stays(owner: Owner, tmp_path: Path) -> None:
     view = LmdbView(tmp_path / "kv", owner.does("fill 1 2"))
     with view.snapshot() as before:
-        owner.does("fill 3")
+        owner.does("commit 3")
+        assert shown(view) == [b"1", b"2"]
+        owner.does("fill 4")
         assert keys(before) == [b"1", b"2"]
-        assert shown(view) == [b"1", b"2", b"3"]
+        assert shown(view) == [b"1", b"2", b"3", b"4"]
     view.close()
 
 
@@ -107,8 +112,8 @@ def test_a_view_writes_nothing(owner: Owner, tmp_path: Path) -> None:
 def test_what_is_not_there_any_more_is_not_made(owner: Owner, tmp_path: Path) -> None:
     owner.does("fill 1")
     with pytest.raises(lmdb.Error):
-        LmdbView(tmp_path / "kv", "9.v2")
-    assert not (tmp_path / "kv" / "9.v2").exists()
+        LmdbView(tmp_path / "kv", "9.v3")
+    assert not (tmp_path / "kv" / "9.v3").exists()
 
 
 def test_what_a_killed_reader_held_is_taken_back(tmp_path: Path) -> None:

@@ -201,10 +201,10 @@ def test_a_crash_before_the_commit_sends_no_promise() -> None:
     class Failing(Disk):
         armed = False
 
-        def commit(self) -> None:
+        def commit(self, *, synced: bool = True) -> None:
             if self.armed:
                 raise Power
-            super().commit()
+            super().commit(synced=synced)
 
     disk = Failing()
     bench = ReplicaBench(disk=disk)

@@ -72,7 +72,7 @@ def test_an_entry_waits_for_the_callers_that_were_told_a_moment_ago() -> None:
     for command in (b"x", b"y", b"z"):
         assert leader.last == before
         leader.propose(command)
-        assert leader.replica.gathers == (command != b"z")
+        assert bool(leader.replica.gathers_until) == (command != b"z")
         leader.tick(after_s=GATHER_QUIET_S / 2)
     assert leader.log()[before:] == [(1, pack([b"x", b"y", b"z"]))]
 
@@ -80,7 +80,7 @@ def test_an_entry_waits_for_the_callers_that_were_told_a_moment_ago() -> None:
 def test_a_caller_alone_is_never_waited_for() -> None:
     leader = told(count=1)
     leader.propose(b"x")
-    assert not leader.replica.gathers
+    assert not leader.replica.gathers_until
     assert of_type(m.Append, leader.tick())
 
 
@@ -114,7 +114,7 @@ def test_a_change_of_members_waits_for_no_callers() -> None:
     leader = told(count=3)
     leader.propose(b"x")
     leader.replica.propose(b"", leader.results.append, change=True)
-    assert not leader.replica.gathers
+    assert not leader.replica.gathers_until
 
 
 def test_another_leaders_entry_in_its_place_means_not_attempted(leader: ReplicaBench) -> None:

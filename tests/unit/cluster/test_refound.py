@@ -9,10 +9,10 @@ from cluster import messages as m
 from cluster import snapshot
 from cluster.configuration import NOBODY, Configuration
 from cluster.entries import NO_OP, pack
+from cluster.handshake import judge
 from cluster.journal import APPLIED, OWN, TABLES, Journal, standing_in
 from cluster.kv.memory_env import MemoryEnvironment
 from cluster.limits import REMOVED_REMEMBERED
-from cluster.peers import judge
 from cluster.refound import RefoundError, load, refound
 from cluster.snapshot import Chunk, Header, SnapshotError
 from tests.unit.cluster.replica_bench import STATE, Disk, ReplicaBench, configured, record

@@ -113,6 +113,10 @@ class DecidedCluster:
     def has_room(self) -> bool:
         return True
 
+    @property
+    def level(self) -> int:
+        return self.status().level
+
     def status(self) -> ClusterStatus:
         for lags in self.lags.values():
             if len(lags) > 1:

@@ -57,9 +57,9 @@ def test_who_has_lost_the_database_is_not_who_made_its_promises(tmp_path: Path, 
     if lost == "all":
         shutil.rmtree(database)
     elif lost == "generation":
-        shutil.rmtree(database / "2.v2")
+        shutil.rmtree(database / "2.v3")
     else:
-        (database / "2.v2" / "data.mdb").write_bytes(b"")
+        (database / "2.v3" / "data.mdb").write_bytes(b"")
     assert identify(tmp_path, incarnation="def") == Identity(name="n1", incarnation="def", founding=FOUNDING)
     LmdbEnvironment(database, ["rows"]).close()
     assert identify(tmp_path).incarnation == "def"

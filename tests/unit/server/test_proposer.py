@@ -77,7 +77,7 @@ class OneLevel:
     """rises_after: asked so many times, the cluster is at the level of this release."""
 
     def __init__(self, level: int, *, rises_after: int = 1 << 30) -> None:
-        self.level = level
+        self._level = level
         self.full: tuple[str, ...] = ()  # members without room
         self.proposed: list[commands.Command] = []
         self.asked = 0
@@ -87,11 +87,14 @@ class OneLevel:
     def has_room(self) -> bool:
         return not self.full
 
-    def status(self) -> Any:
+    @property
+    def level(self) -> int:
         self.asked += 1
+        return limits.FEATURE_LEVEL if self.asked > self._rises_after else self._level
+
+    def status(self) -> Any:
         peers = [SimpleNamespace(member=SimpleNamespace(name=name), has_room=False) for name in self.full]
-        level = limits.FEATURE_LEVEL if self.asked > self._rises_after else self.level
-        return SimpleNamespace(level=level, has_room=not self.full, peers=peers, name="n1", headroom_bytes=5 << 20)
+        return SimpleNamespace(has_room=not self.full, peers=peers, name="n1", headroom_bytes=5 << 20)
 
     async def propose(self, command: bytes, *, timeout_s: float) -> bytes:
         self.proposed.append(commands.decode(command))

@@ -42,7 +42,7 @@ class TestedCluster:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     proposed: list[bytes] = field(default_factory=list)
     barriers: int = 0
-    shows: int = 0
+    checkpoints: int = 0
     no_majority: Exception | None = None
 
     async def propose(self, command: bytes, *, timeout_s: float) -> bytes:
@@ -53,8 +53,10 @@ class TestedCluster:
             raise result
         return result
 
-    def show(self) -> None:
-        self.shows += 1
+    def show(self) -> None: ...
+
+    def checkpoint(self) -> None:
+        self.checkpoints += 1
 
     async def barrier(self, *, timeout_s: float) -> None:
         self.barriers += 1
@@ -68,6 +70,10 @@ class TestedCluster:
     @property
     def has_room(self) -> bool:
         return STATUS.has_room
+
+    @property
+    def level(self) -> int:
+        return STATUS.level
 
     def status(self) -> ClusterStatus:
         return STATUS

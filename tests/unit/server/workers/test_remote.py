@@ -32,7 +32,7 @@ async def test_proposals_come_back_each_with_its_own_result() -> None:
         )
         assert pair.cluster.proposed == [b"0", b"1", b"2", b"3"]
         assert results[0] == b"one"
-        assert pair.cluster.shows == 1  # so that its next snapshot has it
+        assert pair.cluster.checkpoints == 1  # so that its next snapshot has it
         assert [(type(each), str(each)) for each in results[1:]] == [
             (NotAttempted, "no leader"),
             (OutcomeUnknown, "it left"),

@@ -53,7 +53,7 @@ def hello(tmp_path: Path) -> m.Hello:
         workers=1,
     )
     assert decode_config(encode_config(config)) == config
-    return m.Hello(RELEASE, encode_config(config), "1.v2", Registry(cluster_id="c", revision=3), STATE)
+    return m.Hello(RELEASE, encode_config(config), "1.v3", Registry(cluster_id="c", revision=3), STATE)
 
 
 async def test_readiness_is_that_of_the_member_while_it_is_heard(
