@@ -172,13 +172,15 @@ async def _standing(session: Session, id: str, member: MemberStatus | None) -> s
 async def _appears(
     session: Session, look: Callable[[ClusterStatus], Found | None]
 ) -> tuple[ClusterStatus, Found | None]:
-    """The status in which `look` finds something, or the last one after APPEAR_S without."""
+    """The status in which `look` finds something, or the last one after APPEAR_S without. The last look begins after
+    APPEAR_S: a member that stood still until then answers who asks before it hears who joins."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + APPEAR_S
     while True:
+        began = loop.time()
         status = await session.doing(session.client.status())
         found = look(status)
-        if found is not None or loop.time() >= deadline:
+        if found is not None or began >= deadline:
             return status, found
         await asyncio.sleep(LOOK_S)
 

@@ -58,6 +58,19 @@ async def done(*command: object) -> Any:
     return json.loads(out)
 
 
+async def heard(by: LocalMember, joins: LocalMember) -> None:
+    """Until a process that wants to join is known to that member."""
+    async with Client([by.address]) as client:
+
+        async def known() -> bool:
+            return joins.name in [each.name for each in (await client.status()).waiting]
+
+        try:
+            await until(known)
+        except TimeoutError:
+            pytest.fail(f"{joins.name} is not heard\n{by.log_tail()}\n{joins.log_tail()}")
+
+
 async def back_up(file: Path, endpoints: tuple[str, ...] | list[str], *flags: str) -> Any:
     return await done(*REGCTL, "cluster", "backup", file, *flags, "--endpoints", ",".join(endpoints))
 
@@ -277,7 +290,8 @@ async def test_a_lone_survivor_goes_on_and_the_others_are_ended(tmp_path: Path) 
         assert await ended(n2) == EXIT_REMOVED
         assert "n2 was removed from this cluster" in n2.log_tail()
         cluster.wipe("n2")
-        await until(cluster.join("n2", via="n1").waits)
+        n2 = cluster.join("n2", via="n1")
+        await heard(n1, n2)
         await done(*REGCTL, "cluster", "add", "n2", "--endpoints", n1.address)
         async with Client([cluster["n2"].address]) as client:
             assert (await client.pointer(NAME)).generation == 2

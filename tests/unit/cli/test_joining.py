@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -42,6 +43,21 @@ async def test_a_process_is_admitted_gets_level_and_votes(three, session, capsys
     assert three.roles()["n4/aa"] == "voter"
     assert three.steps == [Add("n4/aa"), Promote("n4/aa")]
     assert "n4/aa is 40000 entries behind" in capsys.readouterr().err
+
+
+async def test_a_member_that_stood_still_is_asked_again_for_who_came_meanwhile(three, session, monkeypatch):
+    monkeypatch.setattr(joining, "APPEAR_S", 0.01)
+    answers = three.status
+
+    def late():
+        monkeypatch.setattr(three, "status", answers)
+        answer = answers()
+        time.sleep(2 * joining.APPEAR_S)  # the fault: its loop stands still
+        three.waits("n4", "aa")
+        return answer
+
+    monkeypatch.setattr(three, "status", late)
+    assert await joining.add(session, "n4", observer=False) == ("n4/aa", "voter")
 
 
 @pytest.mark.parametrize("says", ["the operator", "the process"])
