@@ -528,7 +528,10 @@ class Replica:
     def has_room(self) -> bool:
         """The leader and a majority of the voters, as far as heard; of itself it knows. The dead count as long as those
         who live are no majority anyway: else what is written takes the reserve of those who must take it."""
-        without = self.reports.without_room() - {self.id} | (set() if self.room.has_room else {self.id})
+        others = self.reports.without_room()
+        if self.room.has_room and not others:  # asked before every command
+            return True
+        without = others - {self.id} | (set() if self.room.has_room else {self.id})
         alive, is_majority = self.voters & self.reports.alive(), self.guard.is_majority
         majority = is_majority(set((alive if is_majority(set(alive)) else self.voters) - without)) or not self.voters
         return majority and self.engine.leader() not in without

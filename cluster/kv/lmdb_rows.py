@@ -87,22 +87,25 @@ class LmdbReader:
         goes on right behind a damaged row knows of it."""
         if found := cursor.set_range(key):
             at, row = cursor.item()
-            self._unsealed(table, at, row)
+            self._check(table, at, row)
             if at < key:
                 raise Damaged(table, at, "it stands out of order")
         if cursor.prev() if found else cursor.last():
             at, row = cursor.item()
             if at + b"\0" == key:
                 return
-            self._unsealed(table, at, row)
+            self._check(table, at, row)
             if at >= key:
                 raise Damaged(table, at, "it stands out of order")
 
     def _unsealed(self, table: str, key: bytes, row: bytes) -> bytes:
-        value = row[:-SUM_BYTES]
+        self._check(table, key, row)
+        return row[:-SUM_BYTES]
+
+    def _check(self, table: str, key: bytes, row: bytes) -> None:
+        value = memoryview(row)[:-SUM_BYTES]  # no copy: rows beside a missing one may be large, and are only looked at
         if crc32(value, crc32(key, self._seeds[table])) != int.from_bytes(row[-SUM_BYTES:], "big"):
             raise Damaged(table, key, "its checksum is another one")
-        return value
 
 
 def _seek_from(cursor: lmdb.Cursor[bytes], start: bytes) -> bool:
