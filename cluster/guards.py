@@ -348,13 +348,14 @@ class Guard(Transport):
 
     # ---- appends, as the leader
     def says_nothing_new(self, peer: str, message: m.Message) -> bool:
-        """Of the leader: that a peer has the whole log, as is known."""
+        """Of the leader: that a peer has the whole log, as is known, or which is committed without it."""
         last = self._journal.last
         return (
             isinstance(message, m.AppendReply)
             and message.success
             and message.term == self.engine.term()
-            and message.next_index - 1 == last == self.engine.match_index(peer)
+            and message.next_index - 1 == last
+            and last in (self.engine.match_index(peer), self.engine.commit_index())
         )
 
     def _on_append_reply(self, peer: str, message: m.AppendReply) -> None:

@@ -44,8 +44,11 @@ class Rounds:
         self._close_if_confirmed(self._count)
         return self._count if self._count in self._open else None
 
+    def is_open(self, number: int, term: int) -> bool:
+        return number in self._open and self._open[number][1] == term
+
     def confirm(self, number: int, term: int, voter: str) -> None:
-        if number in self._open and self._open[number][1] == term:
+        if self.is_open(number, term):
             self._open[number][2].add(voter)
             self._close_if_confirmed(number)
 
@@ -124,6 +127,10 @@ class Reads:
 
     def on_confirm(self, peer: str, message: m.ReadConfirm) -> None:
         self._rounds.confirm(message.round, message.term, peer)
+
+    def awaits(self, message: m.ReadConfirm) -> bool:
+        """Not what a voter says of a round that others have confirmed."""
+        return self._rounds.is_open(message.round, message.term)
 
     def abandon(self) -> None:
         """This member leads no more."""

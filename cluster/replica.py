@@ -206,8 +206,10 @@ class Replica:
         self._probe_newest(peer)
 
     def receive(self, peer: str, message: m.Message) -> bool:
-        """Whether a tick is due for it. A sign of life that says nothing new can wait for the next one: else an idle
-        leader would tick for every answer to its heartbeats."""
+        """Whether a tick is due for it. What says nothing that is waited for can wait for the next one: else an idle
+        leader would tick for every answer to its heartbeats, and a busy one for every voter behind a majority."""
+        if isinstance(message, m.ReadConfirm) and not self._reads.awaits(message):
+            return False
         self._inbox.append((peer, message))
         return not (self.engine.leads() and self.guard.says_nothing_new(peer, message))
 

@@ -170,18 +170,28 @@ def test_a_rejection_that_does_not_count_is_a_sign_of_life() -> None:
     assert bench.engine.leads()
 
 
-def test_only_an_answer_that_says_nothing_new_to_the_leader_waits_for_the_next_tick() -> None:
+def test_only_an_answer_that_the_leader_does_not_wait_for_waits_for_the_next_tick() -> None:
     bench = ReplicaBench().lead()
     term, next_index = bench.engine.term(), bench.last + 1
     known = m.AppendReply(1, term, next_index, True, False)
     assert not bench.replica.receive("b", known)  # b has the whole log, as its first answer said
-    assert bench.replica.receive("c", known)  # c has not answered yet
+    assert not bench.replica.receive("c", known)  # its first one, but all of it is committed without c
     assert bench.replica.receive("b", m.AppendReply(1, term + 1, next_index, True, False))
     assert bench.replica.receive("b", m.AppendReply(1, term, next_index, False, True))
-    assert bench.replica.receive("b", m.ReadConfirm(1, term))
+
+
+def test_an_answer_is_waited_for_while_something_is_not_committed() -> None:
+    bench = ReplicaBench().lead()
+    term, known = bench.engine.term(), bench.last + 1
     bench.propose(b"x")
     bench.replica.tick()
-    assert bench.replica.receive("b", known)  # and now lags behind
+    assert bench.replica.receive("b", m.AppendReply(1, term, known, True, False))  # now it lags behind
+    assert bench.replica.receive("b", m.AppendReply(2, term, known + 1, True, False))
+    bench.replica.tick()
+    assert bench.commit == bench.last
+    assert not bench.replica.receive("c", m.AppendReply(2, term, known + 1, True, False))
+    bench.replica.tick()
+    assert bench.engine.match_index("c") == bench.last
 
 
 def test_a_follower_ticks_for_every_message(bench: ReplicaBench) -> None:

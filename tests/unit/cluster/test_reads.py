@@ -128,6 +128,16 @@ def test_a_leader_serves_after_a_majority_confirmed_its_term(leader: ReplicaBenc
     assert leader.reads == 1
 
 
+def test_no_tick_is_made_for_who_confirms_a_round_behind_a_majority(leader: ReplicaBench) -> None:
+    leader.read()
+    confirmed = m.ReadConfirm(probe(leader).round, 1)
+    assert leader.replica.receive("c", confirmed)
+    leader.replica.tick()
+    assert leader.reads == 1
+    assert not leader.replica.receive("b", confirmed)
+    assert not leader.replica.has_more()
+
+
 def test_a_new_leader_waits_for_an_entry_of_its_own_term() -> None:
     """Its commit index may lie below what its predecessor had acknowledged."""
     bench = ReplicaBench()
