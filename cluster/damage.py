@@ -38,9 +38,14 @@ class Damage:
         return True
 
     def check(self) -> None:
-        """At the start. Raises DataDamaged where the state must be replaced and nobody can give one."""
-        if self._journal.damaged and self._is_only_voter():
-            raise DataDamaged(_alone(self._journal.damaged))
+        """At the start. Raises DataDamaged where the state must be replaced and nobody can give one, or where others
+        can and the disk cannot take in what was committed: processes beside this one would not see it."""
+        if self._is_only_voter():
+            if self._journal.damaged:
+                raise DataDamaged(_alone(self._journal.damaged))
+        elif not self._journal.damaged:
+            with self.ends_the_member():
+                self._environment.check()
 
     def _note(self, damage: Damaged) -> str:
         if index := log_index(damage):

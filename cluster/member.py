@@ -190,7 +190,7 @@ class Member:
             raise NotAttempted("this member is stopping")
         if self._proposals >= PROPOSALS or self._proposals_bytes + len(command) > PROPOSALS_BYTES:
             raise NotAttempted(f"{self._proposals} proposals are waiting already")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Result | _Late] = asyncio.get_running_loop().create_future()
         proposal = self._replica.propose(command, partial(_settle, future), change=change)
         self._proposals += 1
         self._proposals_bytes += len(command)
@@ -199,7 +199,7 @@ class Member:
         else:
             self._wake()
         try:
-            result = await _within(future, timeout_s)
+            result: Result = await _within(future, timeout_s)
         except TimeoutError:
             if self._replica.withdraw(proposal):
                 raise NotAttempted(f"no leader within {timeout_s:.1f} s") from None
@@ -217,8 +217,8 @@ class Member:
     async def barrier(self, *, timeout_s: float) -> None:
         if self._stopped or self._reads >= READS:
             raise NotAttempted("this member is stopping" if self._stopped else f"{READS} reads are waiting already")
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        reader = partial(_settle, future, None)
+        future: asyncio.Future[bool | _Late] = asyncio.get_running_loop().create_future()
+        reader = partial(_settle, future, True)
         self._replica.read(reader)
         self._reads += 1
         self._wake()
@@ -438,18 +438,21 @@ class Member:
                 timer.cancel()
 
 
-async def _within(future: asyncio.Future[_T], timeout_s: float) -> _T:
+class _Late:
+    """In the place of a result that has not come in time. An exception in the future would keep its frames, and with
+    them the command, in a cycle."""
+
+
+async def _within(future: asyncio.Future[_T | _Late], timeout_s: float) -> _T:
     """Raises TimeoutError. Far cheaper than asyncio.timeout, for one future."""
-    timer = future.get_loop().call_later(timeout_s, _expire, future)
+    timer = future.get_loop().call_later(timeout_s, _settle, future, _Late())
     try:
-        return await future
+        result = await future
     finally:
         timer.cancel()
-
-
-def _expire(future: asyncio.Future[_T]) -> None:
-    if not future.done():
-        future.set_exception(TimeoutError())
+    if isinstance(result, _Late):
+        raise TimeoutError
+    return result
 
 
 def _settle(future: asyncio.Future[_T], value: _T) -> None:

@@ -87,6 +87,7 @@ class Replica:
         self.damage = Damage(environment, self.journal, lambda: self.journal.configuration.voters == {self.id})
         self.damage.check()
         self._inbox: list[tuple[str, m.Message]] = []
+        self._is_awaited = False  # something in it, and not only for the next tick to hear
         self._outbox: list[tuple[str, m.Message]] = []
         self._connected: set[str] = set()
         self._leader_seen: tuple[str | None, int] = (None, 0)
@@ -206,12 +207,14 @@ class Replica:
         self._probe_newest(peer)
 
     def receive(self, peer: str, message: m.Message) -> bool:
-        """Whether a tick is due for it. What says nothing that is waited for can wait for the next one: else an idle
-        leader would tick for every answer to its heartbeats, and a busy one for every voter behind a majority."""
+        """Whether a tick is due for it. What nobody waits for is dropped, or heard in the next one: else an idle leader
+        would tick for every answer to its heartbeats, and a busy one for every voter behind a majority."""
         if isinstance(message, m.ReadConfirm) and not self._reads.awaits(message):
             return False
         self._inbox.append((peer, message))
-        return not (self.engine.leads() and self.guard.says_nothing_new(peer, message))
+        is_due = not (self.engine.leads() and self.guard.says_nothing_new(peer, message))
+        self._is_awaited = self._is_awaited or is_due
+        return is_due
 
     def propose(self, command: bytes, done: Callable[[Result], None], *, change: bool = False) -> Proposal:
         """`change`: the command is an encoded membership.Change, the result an encoded membership.Changed."""
@@ -260,7 +263,7 @@ class Replica:
                 self.guard.reconcile()
             if self.room.look():
                 self.reports.hasten()
-            inbox, self._inbox = self._inbox, []
+            inbox, self._inbox, self._is_awaited = self._inbox, [], False
             if any(isinstance(message, m.Fetch) for _, message in inbox):
                 self._environment.checkpoint()  # no later one can be given from inside this tick
             for peer, message in inbox:
@@ -326,7 +329,7 @@ class Replica:
     def has_more(self) -> bool:
         """Work for another tick at once: what was put in since, the rest of the queue, of what is to be forgotten, or
         a lone member's own majority, which no message will announce."""
-        if self._inbox or self.recovery.is_complete:
+        if self._is_awaited or self.recovery.is_complete:
             return True
         if self.recovery.in_repair or not (self.engine.leads() or self.journal.forgetting):
             return False

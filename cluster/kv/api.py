@@ -132,6 +132,11 @@ class Environment(Snapshots, Protocol):
         while a transaction is open."""
         ...
 
+    def check(self) -> None:
+        """Raises Damaged of a table that cannot take in what was committed: there is no checkpoint until all of it is
+        replaced."""
+        ...
+
     def abort(self) -> None:
         """What was written since the last commit is lost."""
         ...

@@ -75,6 +75,8 @@ class _Opened:
 
     def checkpoint(self) -> None: ...
 
+    def check(self) -> None: ...
+
     def abort(self) -> None:
         if (transaction := self._end()) is not None:
             transaction.abort()
@@ -226,6 +228,8 @@ class LmdbEnvironment(_Opened):
             if self._broken is not None:
                 self._broken = None
                 self._redo()
+            if self._committed:
+                self._wal.settle()
 
     @property
     def place(self) -> str:
@@ -301,6 +305,9 @@ class LmdbEnvironment(_Opened):
 
     def _show(self) -> None:
         super()._show()
+        self.check()
+
+    def check(self) -> None:
         if self._spoilt:
             raise next(iter(self._spoilt.values()))
 

@@ -260,6 +260,8 @@ class MemoryEnvironment:
 
     def checkpoint(self) -> None: ...
 
+    def check(self) -> None: ...
+
     def abort(self) -> None:
         self._transaction = None
 

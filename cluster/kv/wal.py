@@ -72,6 +72,11 @@ class Wal:
             if (found := self._record_at(written, place)) and found[:2] >= (self.epoch, self._number):
                 raise WalDamaged(f"{self._path} is damaged at {self.size_bytes}: commits follow that do not join")
 
+    def settle(self) -> None:
+        """What was read is durable from now on. It need not have been: an earlier life may have ended because it could
+        not be synced. Written anew, since the kernel takes a page that it failed to write for clean."""
+        self._put(self._written()[: self.size_bytes], 0)
+
     def _written(self) -> bytes:
         """The whole file. A place that cannot be read may hold a record, and ends one read as the file's end does."""
         written = bytearray()
@@ -122,12 +127,15 @@ class Wal:
         header = _HEADER.pack(MAGIC, self.epoch, self._number, len(body), crc32(body))
         written = b"".join((header, self._code(header), body))
         written = written.ljust(_aligned(len(written)), b"\0")
-        done = os.pwrite(self._file, written, self.size_bytes)
+        self._put(written, self.size_bytes)
+        self.size_bytes += len(written)
+        self._number += 1
+
+    def _put(self, written: bytes, place: int) -> None:
+        done = os.pwrite(self._file, written, place)
         if done != len(written):
             raise OSError(errno.EIO, f"{done} of {len(written)} bytes were written to {self._path}")
         os.fdatasync(self._file)
-        self.size_bytes += done
-        self._number += 1
 
     def restart(self, epoch: int) -> None:
         """A checkpoint has taken everything in; its epoch begins."""

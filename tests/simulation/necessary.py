@@ -29,17 +29,17 @@ class Shown:
 
 
 SHOWN = {
-    "sync": Shown(17, "two leaders"),
-    "clamp": Shown(13, "states diverge"),
-    "readnoop": Shown(7, "stale read"),
-    "readround": Shown(16, "stale read"),
-    "heartbeat": Shown(13, "states diverge"),
+    "sync": Shown(24, "two leaders"),
+    "clamp": Shown(57, "states diverge"),
+    "readnoop": Shown(4, "stale read"),
+    "readround": Shown(42, "stale read"),
+    "heartbeat": Shown(69, "states diverge"),
     "withdraw": Shown(0, "not attempted, and applied"),
     "unanswered": Shown(0, "not attempted, and applied"),
-    "appended": Shown(44, "not converged"),
-    "barrier": Shown(70, "not converged"),
-    "skip": Shown(13, "not converged", stalls=True),
-    "progress": Shown(0, "not converged", stalls=True),
+    "appended": Shown(59, "not converged"),
+    "barrier": Shown(213, "not converged"),
+    "skip": Shown(5, "not converged", stalls=True),
+    "progress": Shown(4, "not converged", stalls=True),
 }
 
 

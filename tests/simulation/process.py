@@ -124,10 +124,11 @@ class Process:
             self._waiting.append(call)
         else:
             self._enter()
-            call()
-            self._wake()
+            if call() is not False:
+                self._wake()
 
     def receive(self, peer: str, frame: bytes) -> None:
+        """Not everything is worth a tick."""
         self.put(partial(self.replica.receive, peer, m.decode_message(frame[4:])))
 
     def connected(self, peer: str) -> None:

@@ -104,9 +104,9 @@ class Silent(Replica):
 class Deaf(Replica):
     """One member takes no entries."""
 
-    def receive(self, peer: str, message: m.Message) -> None:
-        if not (self.id == "n1" and isinstance(message, m.Append) and message.entries):
-            super().receive(peer, message)
+    def receive(self, peer: str, message: m.Message) -> bool:
+        is_deaf = self.id == "n1" and isinstance(message, m.Append) and bool(message.entries)
+        return not is_deaf and super().receive(peer, message)
 
 
 class Sleeper(Replica):

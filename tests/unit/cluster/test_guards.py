@@ -190,6 +190,7 @@ def test_an_answer_is_waited_for_while_something_is_not_committed() -> None:
     bench.replica.tick()
     assert bench.commit == bench.last
     assert not bench.replica.receive("c", m.AppendReply(2, term, known + 1, True, False))
+    assert not bench.replica.has_more()
     bench.replica.tick()
     assert bench.engine.match_index("c") == bench.last
 

@@ -561,6 +561,31 @@ def test_a_full_disk_at_the_opening_leaves_what_is_in_the_log_there(
     again.close()
 
 
+def test_what_only_the_log_holds_is_durable_once_it_is_opened(
+    disk: LmdbEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier life may have ended because it could not sync it. What is read is told to others."""
+    fill(disk, b"1")
+    fill(disk, b"2")
+    written = wal_of(disk).read_bytes()[: disk._wal.size_bytes]
+    again: list[tuple[bytes, int]] = []
+    synced: list[int] = []
+    monkeypatch.setattr(generation.Generation, "checkpoint", failing)
+    monkeypatch.setattr("os.pwrite", lambda file, data, place: again.append((data, place)) or len(data))
+    monkeypatch.setattr("os.fdatasync", synced.append)
+    opened = reopened(disk, lambda _: None)
+    assert again == [(written, 0)]
+    assert len(synced) == 1
+    monkeypatch.setattr("os.fdatasync", broken)
+    with pytest.raises(OSError, match="no more"):
+        reopened(disk, lambda _: None)
+    opened.close()
+
+
+def broken(file: int) -> None:
+    raise OSError(5, "no more")
+
+
 def test_what_lmdb_refused_is_not_in_the_log(disk: LmdbEnvironment) -> None:
     """Or nothing would open again."""
     for key in (b"", b"x" * 512):
@@ -662,6 +687,8 @@ def test_a_table_that_cannot_take_in_the_log_is_damaged_and_the_others_go_on(spo
         assert keys(environment.transaction(), table="b") == [b"k", *names]
 
     check(spoilt, b"later")
+    with pytest.raises(Damaged):
+        spoilt.check()
     spoilt.transaction().put("b", b"m", b"")
     spoilt.commit()
     spoilt.transaction().put("b", b"not committed", b"")
@@ -679,6 +706,7 @@ def test_a_replacement_makes_a_spoilt_table_whole(spoilt: LmdbEnvironment) -> No
     incoming = spoilt.incoming()
     fill(incoming, b"1")
     spoilt.replace(incoming)
+    spoilt.check()
     fill(spoilt, b"2")
     with spoilt.snapshot() as reader:
         assert keys(reader) == [b"1", b"2"]

@@ -12,6 +12,7 @@ from cluster.api import DataDamaged
 from cluster.configuration import NOBODY
 from cluster.entries import NO_OP, pack, pack_configuration
 from cluster.journal import APPLIED, CONFIGURATIONS, LOG, META, Journal
+from cluster.kv.api import Damaged
 from cluster.limits import FETCH_RETRY_S, Flow
 from cluster.refound import RefoundError, refound
 from tests.unit.cluster.replica_bench import STATE, Disk, ReplicaBench, configured, of_type, record
@@ -100,6 +101,29 @@ def test_the_only_voter_is_not_marked() -> None:
         bench.tick()
     assert not marked(bench.disk)
     ReplicaBench("a", "b", disk=bench.disk)
+
+
+def spoil(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it was opened, it took from its log what it could: a table is not among that."""
+
+    def check() -> None:
+        raise Damaged(STATE, b"", "its pages cannot be read")
+
+    monkeypatch.setattr(disk, "check", check)
+
+
+def test_a_state_that_could_not_be_taken_in_is_marked_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = with_log()
+    spoil(bench.disk, monkeypatch)
+    with pytest.raises(DataDamaged, match="fetches its state from another one"):
+        ReplicaBench(disk=bench.disk)
+    assert ReplicaBench(disk=bench.disk).replica.recovery.in_repair
+
+
+def test_the_only_voter_goes_on_with_what_could_be_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = ReplicaBench("a", "b")
+    spoil(bench.disk, monkeypatch)
+    assert not ReplicaBench("a", "b", disk=bench.disk).replica.recovery.in_repair
 
 
 def test_a_marked_state_is_not_made_a_cluster_of() -> None:
