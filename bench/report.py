@@ -20,6 +20,7 @@ from bench.resources import load_average
 HERE = Path(__file__).parent
 RESULTS, ROWS = HERE / "RESULTS.md", HERE / "results.jsonl"
 PACKAGES = ("grpcio", "protobuf", "lmdb", "pysyncobj", "uvloop")
+WRITTEN = ("RESULTS.md", "results.jsonl", "growth.svg")  # by the questions themselves
 TOOLS = {"etcd": ("etcd", "--version"), "go": ("go", "version"), "git": ("git", "--version")}
 
 
@@ -128,7 +129,8 @@ def _commit() -> str:
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True).stdout.strip()
 
-    return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
+    changed = git("status", "--porcelain", "--", ":/", *(f":!{name}" for name in WRITTEN))
+    return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
 
 
 def _machine() -> str:

@@ -42,7 +42,8 @@ _ALIGN_BYTES = 64
 _HEADER = struct.Struct(">4sQIII")
 _CODE_BYTES = 16
 _FRAME_BYTES = _HEADER.size + _CODE_BYTES
-_ARRAY_BYTES = 5  # of the commits in a record, at most
+_ARRAY = struct.Struct(">BI")  # of the commits in a record, as msgpack has it
+_ARRAY_32 = 0xDD
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[list[tuple[str, bytes, bytes | None]]]).decode
 
@@ -105,7 +106,7 @@ class Wal:
     def has_room(self, commits: Sequence[bytes]) -> bool:
         """Whether they can be appended. They cannot beyond the bound, nor where the disk is full: then the next
         checkpoint is due."""
-        end = self.size_bytes + _aligned(_FRAME_BYTES + _ARRAY_BYTES + sum(map(len, commits)))
+        end = self.size_bytes + _aligned(_FRAME_BYTES + _ARRAY.size + sum(map(len, commits)))
         if end > self._most_bytes:
             return False
         if end > self._allocated_bytes:
@@ -123,10 +124,13 @@ class Wal:
 
     def append(self, commits: Sequence[bytes]) -> None:
         """Durably, all or none. There must be room."""
-        body = _encode([msgspec.Raw(commit) for commit in commits])
-        header = _HEADER.pack(MAGIC, self.epoch, self._number, len(body), crc32(body))
-        written = b"".join((header, self._code(header), body))
-        written = written.ljust(_aligned(len(written)), b"\0")
+        body = (_ARRAY.pack(_ARRAY_32, len(commits)), *commits)  # joined once: they may be large
+        size_bytes, checksum = sum(map(len, body)), 0
+        for part in body:
+            checksum = crc32(part, checksum)
+        header = _HEADER.pack(MAGIC, self.epoch, self._number, size_bytes, checksum)
+        padding = bytes(_aligned(_FRAME_BYTES + size_bytes) - _FRAME_BYTES - size_bytes)
+        written = b"".join((header, self._code(header), *body, padding))
         self._put(written, self.size_bytes)
         self.size_bytes += len(written)
         self._number += 1
