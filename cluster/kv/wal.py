@@ -54,7 +54,7 @@ class WalDamaged(Exception):
 
 class Wal:
     """One file, made if missing, used by one thread; `key` is the secret. Raises OSError; after one of `append`
-    nothing is known of what is on the disk, and the process must end."""
+    or `settle` nothing is known of what is on the disk, and the process must end."""
 
     def __init__(self, path: Path, key: bytes, epoch: int, most_bytes: int) -> None:
         self._path, self._key, self.epoch, self._most_bytes = path, key, epoch, most_bytes
